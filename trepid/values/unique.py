@@ -1,0 +1,35 @@
+"""Unique keys: at most one live message per key and queue."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import attrs
+
+OnConflict: TypeAlias = Literal["existing", "raise", "replace"]
+
+_POLICIES = ("existing", "raise", "replace")
+_LONGEST_KEY = 256
+
+
+@attrs.frozen
+class Unique:
+    """A key that at most one live message of a queue may hold; separate from the message's id.
+
+    Args:
+      key: any text of 1 to 256 characters.
+      on_conflict: what happens while another live message holds the key.  ``"existing"``: nothing is published and
+        the handle points at the holder.  ``"raise"``: :class:`~trepid.UniqueConflictError`.  ``"replace"``: a holder
+        that still waits is withdrawn; a running one is left alone, as with ``"existing"``.
+    """
+
+    key: str
+    on_conflict: OnConflict = "existing"
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.key, str):
+            raise TypeError(f"unique key must be a string, not {self.key!r}")
+        if not 1 <= len(self.key) <= _LONGEST_KEY:
+            raise ValueError(f"unique key must have 1 to {_LONGEST_KEY} characters, not {len(self.key)}")
+        if self.on_conflict not in _POLICIES:
+            raise ValueError(f"on_conflict must be one of {', '.join(_POLICIES)}, not {self.on_conflict!r}")
