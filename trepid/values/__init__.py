@@ -1,0 +1,1 @@
+"""What a job is: pure values, without I/O and without Trio."""

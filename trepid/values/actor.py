@@ -1,0 +1,239 @@
+"""The actor: a plain function, and how it wants to be run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypedDict, overload
+
+import attrs
+from typing_extensions import TypeVar, Unpack
+
+from trepid.values.context import Context
+from trepid.values.durations import Duration, seconds
+from trepid.values.job import Job
+from trepid.values.names import checked_name
+from trepid.values.parameters import Parameters, compiled
+from trepid.values.queue import Priority, Queue, as_queue
+from trepid.values.retry import ExponentialBackoff, RetryPolicy
+
+P = ParamSpec("P")
+T = TypeVar("T", default=Any)
+R = TypeVar("R")
+
+RunIn: TypeAlias = Literal["thread", "process", "asyncio"]
+
+
+class ActorSettings(TypedDict, total=False):
+    """What an actor may be told besides its function, for any function."""
+
+    name: str | None
+    queue: Queue | str
+    priority: Priority | None
+    retries: int | None
+    timeout: Duration | None
+    retry_policy: RetryPolicy
+    result_ttl: Duration | None
+    max_crashes: int
+
+
+@attrs.frozen(init=False, eq=False, repr=False)
+class Actor(Generic[P, T]):
+    """A function that jobs can call by name.  The function itself is unchanged: ``actor.fn is fn``.
+
+    Args:
+      fn: a coroutine function, or a sync one.  Its first parameter may be annotated ``trepid.Context``.
+      name: what jobs call it; by default the function's own name.
+      queue: where its jobs go, and where a worker with this actor looks for them.
+      priority: of its jobs, where they do not say.
+      retries: how often a failed job is tried again; 0 where neither job nor actor says.
+      timeout: the longest one attempt may take, in seconds; 10 minutes where nobody says.
+      retry_policy: from the retry number (from 1) to the seconds to wait; it never travels with a job.
+      result_ttl: how long a finished job stays readable, in seconds; a day where nobody says.
+      max_crashes: how often a worker may die over one job before it is given up as poison.
+      run_in: where it runs.  Sync functions: ``"thread"`` (the default) or ``"process"``.  Coroutine functions run in
+        Trio; those of asyncio libraries with ``"asyncio"``.
+      abandon_on_cancel: for thread functions: on timeout or shutdown leave the thread running and go on without it.
+
+    Raises:
+      TypeError: if *fn* is no function that can be run so, or the codec cannot handle one of its annotations.
+      ValueError: if a setting breaks its rule.
+    """
+
+    fn: Callable[..., Any]
+    name: str
+    queue: Queue
+    priority: Priority | None
+    retries: int | None
+    timeout: float | None
+    retry_policy: RetryPolicy
+    result_ttl: float | None
+    max_crashes: int
+    run_in: Literal["trio", "thread", "process", "asyncio"]
+    abandon_on_cancel: bool
+    parameters: Parameters
+
+    @overload
+    def __init__(
+        self,
+        fn: Callable[Concatenate[Context[R], P], Awaitable[T]],
+        *,
+        run_in: Literal["asyncio"] | None = None,
+        **settings: Unpack[ActorSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        fn: Callable[P, Awaitable[T]],
+        *,
+        run_in: Literal["asyncio"] | None = None,
+        **settings: Unpack[ActorSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        fn: Callable[Concatenate[Context[R], P], T],
+        *,
+        run_in: Literal["thread"] | None = None,
+        abandon_on_cancel: bool = False,
+        **settings: Unpack[ActorSettings],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        fn: Callable[P, T],
+        *,
+        run_in: Literal["thread", "process"] | None = None,
+        abandon_on_cancel: bool = False,
+        **settings: Unpack[ActorSettings],
+    ) -> None: ...
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        run_in: RunIn | None = None,
+        abandon_on_cancel: bool = False,
+        name: str | None = None,
+        queue: Queue | str = "default",
+        priority: Priority | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        retry_policy: RetryPolicy = ExponentialBackoff(),  # noqa: B008 - an immutable value
+        result_ttl: Duration | None = None,
+        max_crashes: int = 5,
+    ) -> None:
+        called = _name(fn, name)
+        if not callable(retry_policy):
+            raise TypeError(f"actor {called!r}: retry_policy must be callable, not {retry_policy!r}")
+        # A job checks counts and spans by the same rules; build one rather than say them twice.
+        said: Job[Any] = Job(
+            called, priority=priority, retries=retries, timeout=timeout, result_ttl=result_ttl, max_crashes=max_crashes
+        )
+        parameters = compiled(fn, called)
+        self.__attrs_init__(  # type: ignore[attr-defined]
+            fn=fn,
+            name=called,
+            queue=as_queue(queue),
+            priority=said.priority,
+            retries=said.retries,
+            timeout=said.timeout,
+            retry_policy=retry_policy,
+            result_ttl=said.result_ttl,
+            max_crashes=max_crashes,
+            run_in=_place(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
+            abandon_on_cancel=abandon_on_cancel,
+            parameters=parameters,
+        )
+
+    def __repr__(self) -> str:
+        return f"<trepid.Actor {self.name!r} queue={self.queue.name!r} run_in={self.run_in!r}>"
+
+    def job(self, *args: P.args, **kwargs: P.kwargs) -> Job[T]:
+        """Return a job that calls this actor with these arguments and the actor's settings.
+
+        The type checker sees the function's own signature, without the Context.
+
+        Raises:
+          TypeError: if the arguments do not fit the signature, or cannot be written as JSON.
+          ValueError: likewise.
+          PayloadTooLargeError: if they have more than 1 MiB.
+        """
+        try:
+            self.parameters.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise TypeError(f"actor {self.name!r}: {exc}") from None
+        return Job(
+            self.name,
+            args=args,
+            kwargs=kwargs,
+            queue=self.queue,
+            priority=self.priority,
+            retries=self.retries,
+            timeout=self.timeout,
+            result_ttl=self.result_ttl,
+            max_crashes=self.max_crashes,
+            read_result=self.parameters.read_result,
+        )
+
+    def options(self, **changes: Unpack[ActorSettings]) -> Actor[P, T]:
+        """Return an actor of the same function with some settings changed."""
+        settings: dict[str, Any] = {key: getattr(self, key) for key in ActorSettings.__annotations__}
+        settings |= {"run_in": None if self.run_in == "trio" else self.run_in, **changes}
+        return Actor(self.fn, abandon_on_cancel=self.abandon_on_cancel, **settings)
+
+    def wait_before_retry(self, retry_number: int) -> float:
+        """Return the seconds that the retry policy says, checked.
+
+        Raises:
+          TypeError, ValueError: if the policy gives no usable span of time.
+        """
+        return seconds(self.retry_policy(retry_number), f"retry policy of actor {self.name!r}")
+
+
+def _name(fn: Callable[..., Any], name: str | None) -> str:
+    if not callable(fn):
+        hint = "; pass the function itself, not the coroutine it returns" if inspect.iscoroutine(fn) else ""
+        raise TypeError(f"an actor needs a function, not {fn!r}{hint}")
+    if name is not None:
+        return checked_name(name, "actor name")
+    own = getattr(fn, "__name__", None)
+    if own is None or own == "<lambda>":
+        raise TypeError(f"{fn!r} has no name of its own; pass name=...")
+    return checked_name(own, "actor name")
+
+
+def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function whose flags tell what calling *fn* will do."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not inspect.isroutine(fn) and not inspect.isclass(fn):
+        called: Callable[..., Any] = type(fn).__call__
+        return called
+    return fn
+
+
+def _place(
+    fn: Callable[..., Any], name: str, run_in: str | None, parameters: Parameters, *, abandon_on_cancel: bool
+) -> Literal["trio", "thread", "process", "asyncio"]:
+    """Decide where *fn* runs, or say why it cannot."""
+    plain = _plain(fn)
+    if inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain):
+        raise TypeError(f"actor {name!r}: a generator cannot be an actor; return a list, or enqueue a job per item")
+    if inspect.iscoroutinefunction(plain):
+        if run_in not in (None, "asyncio"):
+            raise TypeError(f"actor {name!r}: a coroutine function runs in Trio; run_in={run_in!r} is for sync ones")
+        if abandon_on_cancel:
+            raise TypeError(f"actor {name!r}: abandon_on_cancel is for functions that run in a thread")
+        return "asyncio" if run_in == "asyncio" else "trio"
+    if run_in == "process":
+        if abandon_on_cancel:
+            raise TypeError(f"actor {name!r}: a process is killed, never abandoned; drop abandon_on_cancel")
+        if parameters.takes_context:
+            raise TypeError(f"actor {name!r}: a Context cannot travel to another process; take plain arguments")
+        if "<locals>" in getattr(plain, "__qualname__", "") or getattr(plain, "__name__", "") == "<lambda>":
+            raise TypeError(f"actor {name!r}: a process needs a function that can be imported, not a local one")
+        return "process"
+    if run_in in (None, "thread"):
+        return "thread"
+    raise TypeError(f"actor {name!r}: a sync function runs in 'thread' or 'process', not in {run_in!r}")

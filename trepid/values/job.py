@@ -1,0 +1,169 @@
+"""The job: which actor to call, with what, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Generic, TypedDict
+
+import attrs
+from typing_extensions import TypeVar, Unpack
+
+from trepid.errors import PayloadTooLargeError
+from trepid.values import codec, envelope
+from trepid.values.durations import Duration, seconds
+from trepid.values.names import checked_id, checked_name
+from trepid.values.queue import Priority, Queue, as_queue
+from trepid.values.unique import Unique
+
+T = TypeVar("T", default=Any, covariant=True)
+
+_MOST_HEADERS = 64
+_LONGEST_HEADER = 1024
+
+
+class JobOptions(TypedDict, total=False):
+    """What :meth:`Job.options` may change."""
+
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    queue: Queue | str
+    priority: Priority | None
+    id: str | None
+    retries: int | None
+    timeout: Duration | None
+    ttl: Duration | None
+    delay: Duration | None
+    deferred_until: datetime | None
+    unique: Unique | None
+    result_ttl: Duration | None
+    headers: Mapping[str, str]
+    max_crashes: int | None
+
+
+def _count(name: str, least: int) -> Callable[[int | None], int | None]:
+    def checked(value: int | None) -> int | None:
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, not {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, not {value!r}")
+        return value
+
+    return checked
+
+
+def _span(name: str, *, positive: bool = False) -> Callable[[Duration | None], float | None]:
+    return lambda value: None if value is None else seconds(value, name, positive=positive)
+
+
+def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
+    if len(value) > _MOST_HEADERS:
+        raise ValueError(f"at most {_MOST_HEADERS} headers, not {len(value)}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"headers must map strings to strings, not {name!r} to {text!r}")
+        if len(name) + len(text) > _LONGEST_HEADER:
+            raise ValueError(f"header {name[:40]!r} has more than {_LONGEST_HEADER} characters")
+    return MappingProxyType(dict(value))
+
+
+def _aware(value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise TypeError(f"deferred_until must be a datetime, not {value!r}")
+    if value.utcoffset() is None:
+        raise ValueError(f"deferred_until must know its time zone (tzinfo), not {value!r}")
+    return value
+
+
+@attrs.frozen
+class Job(Generic[T]):
+    """A call to an actor, as a value: reusable, and enqueued as often as you like.
+
+    What is None is said by the actor of the worker that runs the job, and then by the defaults: medium priority,
+    no retries, a timeout of 10 minutes, results kept for a day.  A job copies what it is given: changing a list
+    afterwards does not change the job.  Jobs compare by value and are unhashable.
+
+    Args:
+      name: the actor to call.
+      args: positional arguments; anything the codec can write.
+      kwargs: keyword arguments.
+      queue: a :class:`Queue`, or its name.
+      priority: how urgent it is within its queue.
+      id: the message's id, unique per queue; generated afresh by each enqueue where None.
+      retries: how often to try again after a failure.
+      timeout: the longest one attempt may take, in seconds.  Reaching it is a failure.
+      ttl: the longest a message may wait for its first start once it is due, in seconds.
+      delay: seconds until it is due, counted from the enqueue.
+      deferred_until: when it is due, as an aware datetime; not together with *delay*.
+      unique: a key that at most one live message may hold.
+      result_ttl: how long the finished message stays readable, in seconds; 0 keeps nothing.
+      headers: small texts that travel with it, such as trace ids.
+      max_crashes: how often a worker may die over it before it is given up as poison.
+
+    Raises:
+      TypeError, ValueError: if a field breaks its rule, or an argument cannot be written as JSON.
+      PayloadTooLargeError: if it would have more than 1 MiB.
+    """
+
+    name: str = attrs.field(converter=lambda value: checked_name(value, "job name"))
+    args: tuple[object, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
+    kwargs: Mapping[str, object] = attrs.field(
+        factory=dict, kw_only=True, converter=lambda value: MappingProxyType(dict(value))
+    )
+    queue: Queue = attrs.field(default="default", kw_only=True, converter=as_queue)
+    priority: Priority | None = attrs.field(
+        default=None, kw_only=True, converter=lambda value: None if value is None else Priority(value)
+    )
+    id: str | None = attrs.field(
+        default=None, kw_only=True, converter=lambda value: None if value is None else checked_id(value)
+    )
+    retries: int | None = attrs.field(default=None, kw_only=True, converter=_count("retries", 0))
+    timeout: float | None = attrs.field(default=None, kw_only=True, converter=_span("timeout", positive=True))
+    ttl: float | None = attrs.field(default=None, kw_only=True, converter=_span("ttl", positive=True))
+    delay: float | None = attrs.field(default=None, kw_only=True, converter=_span("delay"))
+    deferred_until: datetime | None = attrs.field(default=None, kw_only=True, converter=_aware)
+    unique: Unique | None = attrs.field(default=None, kw_only=True)
+    result_ttl: float | None = attrs.field(default=None, kw_only=True, converter=_span("result_ttl"))
+    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, converter=_headers)
+    max_crashes: int | None = attrs.field(default=None, kw_only=True, converter=_count("max_crashes", 1))
+    read_result: Callable[[bytes], Any] = attrs.field(default=codec.decode, kw_only=True, eq=False, repr=False)
+    """How the result is read back; :meth:`Actor.job` sets it from the return annotation."""
+    payload: bytes = attrs.field(init=False, eq=False, repr=False)
+    """The envelope, ready to travel."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.delay is not None and self.deferred_until is not None:
+            raise ValueError("give delay or deferred_until, not both")
+        if self.unique is not None and not isinstance(self.unique, Unique):
+            raise TypeError(f"unique must be a trepid.Unique, not {self.unique!r}")
+        for key in self.kwargs:
+            if not isinstance(key, str):
+                raise TypeError(f"kwargs must be named by strings, not {key!r}")
+        try:
+            payload = envelope.seal(
+                self.name,
+                self.args,
+                dict(self.kwargs),
+                retries=self.retries,
+                timeout=self.timeout,
+                headers=dict(self.headers),
+            )
+        except (TypeError, ValueError) as exc:
+            raise type(exc)(f"job {self.name!r}: {exc}") from exc
+        if len(payload) > codec.LARGEST:
+            raise PayloadTooLargeError(len(payload), codec.LARGEST)
+        object.__setattr__(self, "payload", payload)
+
+    def options(self, **changes: Unpack[JobOptions]) -> Job[T]:
+        """Return a copy of this job with some fields changed, by the rules of the constructor."""
+        return attrs.evolve(self, **changes)
+
+
+
+# attrs would make a frozen class hashable; its arguments are not, so neither is the job.
+Job.__hash__ = None  # type: ignore[assignment,method-assign]

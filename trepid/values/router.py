@@ -1,0 +1,119 @@
+"""The router: an immutable collection of actors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias, final
+
+from trepid.errors import DuplicateActorError, UnknownActorError
+from trepid.values.actor import Actor
+from trepid.values.context import Context
+
+Call: TypeAlias = Callable[[], Awaitable[object]]
+Middleware: TypeAlias = Callable[[Context[Any], Call], Awaitable[object]]
+"""An ``async def middleware(ctx, call)`` round an attempt, inside its timeout; ``await call()`` goes on."""
+
+
+@final
+class Router(Mapping[str, Actor[..., Any]]):
+    """A frozen mapping from names to actors.  Composing routers returns new ones; nothing is registered anywhere.
+
+    ``a | b`` holds the actors of both, and where both have a name the right one wins, as in ``dict``.
+
+    Args:
+      actors_or_routers: what it holds.
+
+    Raises:
+      DuplicateActorError: if two of them share a name.
+      TypeError: if one is neither actor nor router.
+    """
+
+    __slots__ = ("_actors", "_middleware")
+    _actors: Mapping[str, Actor[..., Any]]
+    _middleware: Mapping[str, tuple[Middleware, ...]]
+
+    def __init__(self, *actors_or_routers: Actor[..., Any] | Router) -> None:
+        actors: dict[str, Actor[..., Any]] = {}
+        middleware: dict[str, tuple[Middleware, ...]] = {}
+        for item in actors_or_routers:
+            router = item if isinstance(item, Router) else _router_of(item)
+            for name in router:
+                if name in actors:
+                    raise DuplicateActorError(name)
+            actors |= router._actors
+            middleware |= router._middleware
+        _fill(self, actors, middleware)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a router is immutable; compose a new one with `|`")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a router is immutable; compose a new one with `|`")
+
+    def __getitem__(self, name: str) -> Actor[..., Any]:
+        try:
+            return self._actors[name]
+        except KeyError:
+            raise UnknownActorError(name, frozenset(self._actors)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._actors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._actors)
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def __repr__(self) -> str:
+        return f"<trepid.Router {', '.join(self._actors) or 'empty'}>"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Router):
+            return NotImplemented
+        return self._actors == other._actors and self._middleware == other._middleware
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._actors.items()))
+
+    def __or__(self, other: Router | Actor[..., Any]) -> Router:
+        """Return a router with the actors of both; the right side wins."""
+        if isinstance(other, Actor):
+            other = _router_of(other)
+        if not isinstance(other, Router):
+            return NotImplemented
+        kept = {name: around for name, around in self._middleware.items() if name not in other._actors}
+        return _fill(
+            Router.__new__(Router), {**self._actors, **other._actors}, {**kept, **other._middleware}
+        )
+
+    def wrapped(self, middleware: Middleware) -> Router:
+        """Return a router whose actors run inside *middleware*, outside of what wraps them already."""
+        if not callable(middleware):
+            raise TypeError(f"middleware must be an async function of (ctx, call), not {middleware!r}")
+        around = {name: (middleware, *self._middleware.get(name, ())) for name in self._actors}
+        return _fill(Router.__new__(Router), dict(self._actors), around)
+
+    def middleware(self, name: str) -> tuple[Middleware, ...]:
+        """Return what wraps the actor of this name, outermost first."""
+        return self._middleware.get(name, ())
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the names of the queues of its actors, each once, in order."""
+        return tuple(dict.fromkeys(actor.queue.name for actor in self._actors.values()))
+
+
+def _router_of(item: Actor[..., Any]) -> Router:
+    if not isinstance(item, Actor):
+        advice = "; wrap the function: trepid.Actor(fn)" if callable(item) else ""
+        raise TypeError(f"a router holds actors and routers, not {item!r}{advice}")
+    return _fill(Router.__new__(Router), {item.name: item}, {})
+
+
+def _fill(
+    router: Router, actors: dict[str, Actor[..., Any]], middleware: dict[str, tuple[Middleware, ...]]
+) -> Router:
+    object.__setattr__(router, "_actors", MappingProxyType(actors))
+    object.__setattr__(router, "_middleware", MappingProxyType(middleware))
+    return router
