@@ -1,0 +1,258 @@
+"""The broker port: what every engine promises, operation by operation.
+
+**Batches.**  Operations take a batch and return one reply per item, in order.
+
+**Idempotence.**  Every operation may be repeated after an unknown outcome: publishing is recognised by its token,
+settling and extending by the lease's token, the rest has the same effect twice as once.
+
+**Cancellation.**  ``Cancelled`` out of an operation means that it was not applied, where the engine can say so
+(memory; SQLite until its thread has taken the request, after which the call waits, bounded, for the commit and returns
+normally), and otherwise that it is safe to repeat.  A connection with an unread reply is never used for another caller.
+
+**Time.**  Due times and expiry are decided by the broker's clock, and by nobody else's.
+
+**Colour.**  Every operation is a checkpoint, and several tasks may call operations of one session at once.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from trepid.errors import UnsupportedError
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import (
+    Absent,
+    Cursor,
+    Delivery,
+    Ending,
+    Extension,
+    MessageView,
+    Page,
+    Publication,
+    QueueStats,
+    Ref,
+    Settlement,
+)
+from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.publishing import Published
+
+
+class Session(abc.ABC):
+    """An open broker.  Made by :meth:`Broker.open`, never by its constructor."""
+
+    @property
+    @abc.abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What the engine can do, read from it when it was opened."""
+
+    @abc.abstractmethod
+    async def now(self) -> float:
+        """Return the broker's time, in seconds since the epoch.  It never goes back."""
+
+    # ---------------------------------------------------------------------------------------------------- queues
+
+    @abc.abstractmethod
+    async def declare(self, queues: Sequence[str]) -> None:
+        """Make queues exist.  Those that do are left as they are."""
+
+    @abc.abstractmethod
+    async def queues(self) -> list[str]:
+        """Return the names of all declared queues, sorted."""
+
+    @abc.abstractmethod
+    async def delete(self, queue: str) -> None:
+        """Remove a queue with everything in it.  Removing one that is not there changes nothing.
+
+        Raises:
+          QueueBusyError: if a message of it is leased; nothing is removed then.
+        """
+
+    @abc.abstractmethod
+    async def pause(self, queue: str) -> None:
+        """Lease nothing more from the queue until :meth:`resume`.  What is leased goes on.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+
+    @abc.abstractmethod
+    async def resume(self, queue: str) -> None:
+        """Undo :meth:`pause`.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+
+    @abc.abstractmethod
+    async def stats(self, queue: str) -> QueueStats:
+        """Count the messages of a queue.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+
+    # ------------------------------------------------------------------------------------------- a message's life
+
+    @abc.abstractmethod
+    async def publish(self, batch: Sequence[Publication]) -> list[Published]:
+        """Store messages, durably, all in one step.
+
+        An undeclared queue is a reply (``NO_QUEUE``), and then nothing of the batch is stored; neither is it if one
+        item conflicts (``CONFLICT``).
+        """
+
+    def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
+        """Store messages in the caller's own database transaction, synchronously, on the caller's thread.
+
+        Raises:
+          UnsupportedError: if the engine is no database, or *connection* is not one of its kind.
+        """
+        raise UnsupportedError("enqueuing in a database transaction", self.capabilities.engine)
+
+    @abc.abstractmethod
+    async def lease(
+        self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
+    ) -> list[Delivery]:
+        """Lease up to *limit* messages for *lease_for* seconds.
+
+        Within a queue strictly by priority, then due time, then order of publishing; queues take turns.  With nothing
+        to lease it waits up to *wait* seconds and then returns an empty list.  ``Cancelled`` means that no lease was
+        taken.
+
+        Args:
+          queues: where to look; undeclared ones are empty.
+          limit: at most so many, 1 or more.
+          lease_for: seconds until the lease expires unless it is extended.
+          owner: who asks; one name per worker run.
+          wait: seconds to wait for a first message.
+        """
+
+    @abc.abstractmethod
+    async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
+        """Let leases run for *lease_for* seconds from now.  A lease is never shortened, and never revived."""
+
+    @abc.abstractmethod
+    async def settle(self, batch: Sequence[Settlement], *, then: Sequence[Publication] = ()) -> list[Reply]:
+        """End leases with verdicts; results and errors are stored in the same step.
+
+        Args:
+          batch: what to settle.
+          then: follow-ups, published in the same step if the first settlement is applied.
+        """
+
+    @abc.abstractmethod
+    async def cancel(self, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
+        """Withdraw waiting messages; ask for leased ones to be stopped.  Both are durable once this returns."""
+
+    @abc.abstractmethod
+    async def requeue(self, queue: str, ids: Sequence[str] | None = None, *, limit: int = 1000) -> int:
+        """Bring dead messages back, with fresh budgets, and return how many came.
+
+        Those whose unique key is held by another live message stay dead.
+
+        Raises:
+          UnknownQueueError: if the queue was never declared.
+        """
+
+    @abc.abstractmethod
+    async def purge(
+        self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
+    ) -> int:
+        """Forget messages in these states, and return how many.  Leased ones are never purged.
+
+        Raises:
+          UnknownQueueError: if the queue was never declared.
+        """
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    @abc.abstractmethod
+    async def get(self, queue: str, id: str) -> MessageView | None:
+        """Return a message as it is, or None if there is none (any more)."""
+
+    @abc.abstractmethod
+    async def peek(self, queue: str, state: State, *, limit: int = 100, after: Cursor | None = None) -> Page:
+        """Return some messages in a state, in the order of publishing.
+
+        Raises:
+          UnknownQueueError: if the queue was never declared.
+        """
+
+    @abc.abstractmethod
+    async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
+        """Return how a message ended, waiting for its end up to *wait* seconds."""
+
+    # ---------------------------------------------------------------------------------------------------- owners
+
+    @abc.abstractmethod
+    async def held(self, owner: str) -> list[Ref]:
+        """Return the leases that *owner* holds."""
+
+    @abc.abstractmethod
+    async def expire_owner(self, owner: str) -> int:
+        """Expire all leases of an owner that is known to be dead, now, and return how many there were."""
+
+    @abc.abstractmethod
+    async def reap(self, *, limit: int = 1000) -> int:
+        """Carry out what time has decided (expiries, ttls, forgetting) where nobody has looked, and return how much.
+
+        Correctness never depends on it: every operation observes the clock by itself.
+        """
+
+    # ------------------------------------------------------------- for schedules, limits, progress and job nurseries
+
+    def watch(self, queue: str, ids: Sequence[str]) -> AsyncIterator[Any]:
+        """Yield changes of state, progress and requests to cancel, as they happen."""
+        raise self._unsupported("watching messages")
+
+    async def note(self, refs: Sequence[Ref], notes: Sequence[Any]) -> list[Reply]:
+        """Store progress, emitted values and saved states of leased messages."""
+        raise self._unsupported("notes on running jobs")
+
+    async def put_schedules(self, schedules: Sequence[Any]) -> None:
+        """Store schedules by name."""
+        raise self._unsupported("schedules")
+
+    async def drop_schedules(self, names: Sequence[str]) -> int:
+        """Forget schedules."""
+        raise self._unsupported("schedules")
+
+    async def schedules(self) -> list[Any]:
+        """Return the stored schedules."""
+        raise self._unsupported("schedules")
+
+    async def fire(self, firings: Sequence[Any]) -> list[Published]:
+        """Publish the messages of schedules, each instant once."""
+        raise self._unsupported("schedules")
+
+    async def limit(self, limits: Sequence[Any]) -> None:
+        """Set limits on concurrency, rate and size."""
+        raise self._unsupported("limits")
+
+    async def open_scope(self, scope: str, lease_for: float) -> None:
+        """Lease a scope that jobs belong to; they are cancelled if the lease ends."""
+        raise self._unsupported("job scopes")
+
+    async def close_scope(self, scope: str, reason: str) -> None:
+        """Cancel what is left of a scope."""
+        raise self._unsupported("job scopes")
+
+    def _unsupported(self, feature: str) -> UnsupportedError:
+        return UnsupportedError(feature, self.capabilities.engine)
+
+
+class Broker(abc.ABC):
+    """An engine that can be opened.  A value: it says where the messages are, and holds no connection."""
+
+    @abc.abstractmethod
+    def open(self) -> AbstractAsyncContextManager[Session]:
+        """Open the engine.  Leaving the block closes it, waiting at most a few seconds; the body's exception is
+        never wrapped in a group.
+        """
+
+    @abc.abstractmethod
+    def __str__(self) -> str:
+        """Say where the messages are, without credentials."""

@@ -1,0 +1,87 @@
+"""What a publish does, given what is there already."""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+import msgspec
+
+from trepid.rules.life import LEASED, LIVE, State
+from trepid.values.unique import OnConflict
+
+PublishToken: TypeAlias = tuple[str, int]
+"""Which publish this is: a random name of the publisher, and a number that it never uses twice."""
+
+REMEMBERED = 600.0
+"""For how many seconds after a message is removed its publish is still recognised as a repetition."""
+
+
+class Publishing(enum.StrEnum):
+    """What became of a publish."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    """The same publish again: nothing was done twice."""
+    EXISTING = "existing"
+    """A live message has this id, or holds this unique key; the new payload was ignored."""
+    CONFLICT = "conflict"
+    """Another live message holds the unique key, and the job wanted an error."""
+    NO_QUEUE = "no queue"
+    """The queue was never declared."""
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A broker's answer to a publish.
+
+    Attributes:
+      outcome: what became of it.
+      id: the message that a handle should follow: the new one, or the one that was there.
+    """
+
+    outcome: Publishing
+    id: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a store shall do about a publish: answer, and perhaps withdraw a holder and insert."""
+
+    outcome: Publishing
+    id: str
+    withdraw: bool = False
+
+    @property
+    def insert(self) -> bool:
+        """Whether a message is to be inserted, replacing an ended one of the same id."""
+        return self.outcome is Publishing.ACCEPTED
+
+
+def plan(
+    id: str,
+    token: PublishToken,
+    *,
+    namesake: tuple[PublishToken, State] | None,
+    holder: tuple[str, State] | None = None,
+    on_conflict: OnConflict = "existing",
+) -> Plan:
+    """Decide about a publish.
+
+    Args:
+      id: the message's id.
+      token: which publish this is.
+      namesake: the message that has the id now, if any: its publish and its state.
+      holder: the live message that holds the unique key, if any: its id and its state.
+      on_conflict: what the job wants in that case.
+    """
+    if namesake is not None:
+        if namesake[0] == token:
+            return Plan(Publishing.DUPLICATE, id)
+        if namesake[1] in LIVE:
+            return Plan(Publishing.EXISTING, id)
+    if holder is None:
+        return Plan(Publishing.ACCEPTED, id)
+    if on_conflict == "raise":
+        return Plan(Publishing.CONFLICT, holder[0])
+    if on_conflict == "replace" and holder[1] is not LEASED:
+        return Plan(Publishing.ACCEPTED, id, withdraw=True)
+    return Plan(Publishing.EXISTING, holder[0])
