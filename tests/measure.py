@@ -1,0 +1,40 @@
+"""Measures coverage, and reports it within pytest's own summary.
+
+Loaded with ``-p tests.measure``. Trepid's pytest plugin is an entry point, so the package is imported before an
+ordinary coverage plugin would begin; a plugin named on the command line comes earlier. The report stands above the
+closing line of pytest, which stays the last word of the run.
+"""
+
+import io
+
+import coverage
+import pytest
+
+measurement = coverage.Coverage(auto_data=False, messages=False)
+measurement.erase()
+measurement.start()
+report = io.StringIO()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session):
+    outcome = yield
+    if session.config.option.collectonly:
+        return outcome
+    measurement.stop()
+    measurement.save()
+    combined = coverage.Coverage()
+    combined.combine()
+    combined.save()
+    covered = round(combined.report(file=report), 2)
+    wanted = combined.get_option("report:fail_under")
+    if covered < wanted:
+        session.testsfailed += 1
+        report.write(f"\nFAIL: {covered} % of the code is covered, at least {wanted} % must be.\n")
+    return outcome
+
+
+def pytest_terminal_summary(terminalreporter):
+    if text := report.getvalue():
+        terminalreporter.section("coverage")
+        terminalreporter.write_line(text.rstrip())
