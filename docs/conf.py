@@ -1,0 +1,54 @@
+"""Sphinx settings. The build is strict (``-W -n``) and needs no network."""
+
+import builtins
+import importlib.metadata
+import re
+import sys
+
+project = "Trepid"
+author = "The Trepid developers"
+project_copyright = "The Trepid developers"
+release = importlib.metadata.version("trepid")
+version = ".".join(release.split(".")[:2])
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_*"]
+
+html_theme = "furo"
+html_title = f"Trepid {release}"
+html_copy_source = False
+pygments_style = "default"
+pygments_dark_style = "github-dark"
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+# `trepid.Job` reads better in a signature than the room that it lives in.
+add_module_names = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 100
+
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+
+# ---------------------------------------------------------------------------------------- names that lead nowhere
+# Every name of Trepid must lead to its description. Names of others would need their inventories from the network; they
+# are shown without a link. What is neither (a slip of the pen, mostly) stays an error.
+dependencies = {"trio", "outcome", "attr", "attrs", "msgspec", "typing_extensions", "click", "pytest"}
+others = dependencies | sys.stdlib_module_names
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({'|'.join(map(re.escape, sorted(others)))})(\..+)?"),
+    (r"py:.*", "|".join(name for name in sorted(vars(builtins)) if name.isidentifier())),
+    # Type variables have no page of their own.
+    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?(P|R|T|[A-Z][a-z]*T|[A-Z]_co)(\.args|\.kwargs)?"),
+]
