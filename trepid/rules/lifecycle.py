@@ -84,12 +84,13 @@ def born(
     max_crashes: int | None = None,
     result_ttl: float | None = None,
 ) -> Life:
-    """Return the life of a message published *now* and due at *due*."""
+    """Return the life of a message published *now* and due at *due*, or now if that has passed."""
+    due = max(due, now)
     return Life(
         seq,
         due,
         SCHEDULED if due > now else READY,
-        None if ttl is None else max(due, now) + ttl,
+        None if ttl is None else due + ttl,
         max_crashes=max_crashes,
         result_ttl=result_ttl,
     )

@@ -29,6 +29,8 @@ class Publishing(enum.StrEnum):
     """Another live message holds the unique key, and the job wanted an error."""
     NO_QUEUE = "no queue"
     """The queue was never declared."""
+    NOT_STORED = "not stored"
+    """Nothing is wrong with it, but another item of its batch was refused."""
 
 
 class Published(msgspec.Struct, frozen=True):

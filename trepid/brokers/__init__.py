@@ -1,0 +1,1 @@
+"""The engines, one package each.  None of them knows another, or the runtime."""
