@@ -6,6 +6,7 @@ Every rule is a function that yields complaints: about the library, and about sm
 import ast
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -181,8 +182,7 @@ def test_what_users_test_with_needs_no_pytest(unasked):
     assert not modules_after(*modules) & unasked & {"pytest", "_pytest", "pytest_trio"}
 
 
-def test_every_module_can_be_imported_first():
-    """A cycle between modules shows only to those who come in by the wrong door."""
+def test_every_module_can_be_imported():
     for path in MODULES:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if module.endswith("__main__"):
@@ -230,7 +230,35 @@ def test_no_file_names_a_machine():
     assert not found, "\n".join(found)
 
 
-def test_rooms_import_downwards_only():
+def contracts_at(folder):
     lint = Path(sys.executable).parent / "lint-imports"
-    done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run([lint, "--no-cache"], cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_rooms_import_downwards_only():
+    status, text = contracts_at(ROOT)
+    assert status == 0, text
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("values/sinner.py", "import trepid.runtime"),
+        ("values/sinner.py", "def late():\n    from trepid.connection import Connection"),
+        ("rules/sinner.py", "import trepid"),
+        ("rules/sinner.py", "import trio"),
+        ("testing/sinner.py", "import pytest"),
+        ("runtime/sinner.py", "from rich import print"),
+        ("lobby/__init__.py", "ROOM = 'without a place'"),
+    ],
+)
+def test_the_contracts_catch_a_sinner(module, source, tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "trepid", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    sinner = tmp_path / "trepid" / module
+    sinner.parent.mkdir(exist_ok=True)
+    sinner.write_text(source + "\n", encoding="utf-8")
+    status, text = contracts_at(tmp_path)
+    assert status != 0
+    assert f"trepid.{sinner.parent.name}" in text.partition("Broken contracts")[2] or sinner.parent.name == "lobby"
