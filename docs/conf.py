@@ -5,6 +5,8 @@ import importlib.metadata
 import re
 import sys
 
+import trepid
+
 project = "Trepid"
 author = "The Trepid developers"
 project_copyright = "The Trepid developers"
@@ -50,5 +52,39 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(map(re.escape, sorted(others)))})(\..+)?"),
     (r"py:.*", "|".join(name for name in sorted(vars(builtins)) if name.isidentifier())),
     # Type variables have no page of their own.
-    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?(P|R|T|[A-Z][a-z]*T|[A-Z]_co)(\.args|\.kwargs)?"),
+    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRT](_co)?(\.args|\.kwargs)?"),
 ]
+
+
+def link_to_the_public_name(app, env, node, contnode):
+    """Lead a name as annotations know it (`trepid.values.job.Job`, or `Job`) to its description as `trepid.Job`."""
+    path = node.get("reftarget", "").split(".")
+    if node.get("refdomain") != "py" or not (path[0] == "trepid" or path[0] in trepid.__all__):
+        return None
+    for length in (1, 2):
+        public = ".".join(["trepid", *path[-length:]])
+        found = env.domains["py"].resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
+        if found is not None:
+            return found
+    return None
+
+
+plain = {}
+
+
+def set_attribute_aside(app, what, name, obj, options, lines):
+    """Keep the text of an attribute from Napoleon, which reads "How many: this and that" as a type and a description."""
+    plain[what, name] = list(lines)
+
+
+def bring_attribute_back(app, what, name, obj, options, lines):
+    """Undo what Napoleon (at priority 500) made of it."""
+    text = plain.pop((what, name))
+    if what in {"attribute", "data", "property"}:
+        lines[:] = text
+
+
+def setup(app):
+    app.connect("missing-reference", link_to_the_public_name)
+    app.connect("autodoc-process-docstring", set_attribute_aside, priority=400)
+    app.connect("autodoc-process-docstring", bring_attribute_back, priority=600)
