@@ -73,7 +73,7 @@ plain = {}
 
 
 def set_attribute_aside(app, what, name, obj, options, lines):
-    """Keep the text of an attribute from Napoleon, which reads "How many: this and that" as a type and a description."""
+    """Keep the text of an attribute from Napoleon, which reads "How many: this and that" as a type and a text."""
     plain[what, name] = list(lines)
 
 
