@@ -17,9 +17,11 @@ normally), and otherwise that it is safe to repeat.  A connection with an unread
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+
+import trio
 
 from trepid.errors import UnsupportedError
 from trepid.ports.capabilities import Capabilities
@@ -190,6 +192,15 @@ class Session(abc.ABC):
     @abc.abstractmethod
     async def held(self, owner: str) -> list[Ref]:
         """Return the leases that *owner* holds."""
+
+    async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
+        """Return the leases of *owner* that somebody asked to cancel, with the reasons, except the *known* ones.
+
+        Waits up to *wait* seconds for the first.  It is a shortcut: the same is said by :meth:`extend`, only later;
+        so an engine without a push may leave this one, which just lets the time pass.
+        """
+        await trio.sleep(wait)
+        return []
 
     @abc.abstractmethod
     async def expire_owner(self, owner: str) -> int:

@@ -227,9 +227,20 @@ class Ledger(Store):
         if row is None:
             return CancelReply.UNKNOWN
         life, reply = lifecycle.cancel(row.life, reason, now)
-        if life is not row.life:
+        if reply is CancelReply.REQUESTED:
+            row.life = life
+            self.questioned = True
+        elif life is not row.life:
             self.moved(row, life, now)
         return reply
+
+    def asked(self, owner: str) -> list[tuple[Ref, str]]:
+        """Return the leases of an owner that were asked to stop, with the reasons."""
+        return [
+            (Ref(row.shelf.name, row.id, row.life.token), row.life.cancel)
+            for row in self.leased.values()
+            if row.life.cancel is not None and row.life.owner == owner
+        ]
 
     def requeue(self, queue: str, ids: Iterable[str] | None, limit: int, now: float) -> int:
         """Bring dead messages back."""

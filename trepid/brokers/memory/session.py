@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -50,6 +50,7 @@ class MemoryBroker(Broker):
         self._ledger = Ledger()
         self._bell = trio.Event()
         self._listeners = 0
+        self._question = trio.Event()
         self._endings: dict[tuple[str, str], trio.Event] = {}
         # Its time is Trio's, counted from one look at the wall clock; so dates mean something, and time never jumps.
         self._run: object = None
@@ -89,6 +90,10 @@ class MemoryBroker(Broker):
             if self._listeners:
                 self._bell.set()
                 self._bell = trio.Event()
+        if ledger.questioned:
+            ledger.questioned = False
+            self._question.set()
+            self._question = trio.Event()
         if ledger.ended:
             for row in ledger.ended:
                 event = self._endings.pop((row.shelf.name, row.id), None)
@@ -105,6 +110,11 @@ class MemoryBroker(Broker):
                 await self._bell.wait()
         finally:
             self._listeners -= 1
+
+    async def ask(self, until: float) -> None:
+        """Wait until a running message was asked to stop, or until a moment on Trio's clock."""
+        with trio.CancelScope(deadline=until):
+            await self._question.wait()
 
     async def end(self, queue: str, id: str, until: float) -> None:
         """Wait until a message has ended, or until a moment on Trio's clock."""
@@ -254,6 +264,17 @@ class _MemorySession(Session):
         self._broker.tell()
         return self._broker.ledger.held(owner)
 
+    async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
+        await trio.lowlevel.checkpoint()
+        give_up = trio.current_time() + wait
+        while True:
+            self._broker.now()
+            self._broker.tell()
+            asked = [found for found in self._broker.ledger.asked(owner) if found[0] not in known]
+            if asked or trio.current_time() >= give_up:
+                return asked
+            await self._broker.ask(give_up)
+
     async def expire_owner(self, owner: str) -> int:
         await trio.lowlevel.checkpoint()
         expired = self._broker.ledger.expire_owner(owner, self._broker.now())
@@ -262,6 +283,6 @@ class _MemorySession(Session):
 
     async def reap(self, *, limit: int = 1000) -> int:
         await trio.lowlevel.checkpoint()
-        moved = self._broker.ledger.advance((self._broker.now()))
+        moved = self._broker.ledger.advance(self._broker.now())
         self._broker.tell()
         return moved

@@ -30,6 +30,7 @@ class Store:
     Attributes:
       shelves: the declared queues by name.
       stirred: set whenever a message may have become leasable; whoever looks resets it.
+      questioned: set whenever a leased message was asked to stop; whoever looks resets it.
       ended: messages somebody waits for that have ended, or are gone; whoever looks clears it.
       seq: the places in the order of publishing.
       departed: the publishes of messages that are gone.
@@ -40,6 +41,7 @@ class Store:
     def __init__(self) -> None:
         self.shelves: dict[str, Shelf] = {}
         self.stirred = False
+        self.questioned = False
         self.ended: list[Row] = []
         self.seq = count(1)
         self.departed = Departed()

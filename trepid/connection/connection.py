@@ -1,0 +1,295 @@
+"""The connection: how a program talks to a broker."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import Any, Final, final
+
+import attrs
+from typing_extensions import TypeVar
+
+from trepid.connection.handle import JobHandle
+from trepid.connection.urls import broker_at
+from trepid.errors import UniqueConflictError, UnknownQueueError, UnsupportedError
+from trepid.ports.broker import Broker, Session
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import MessageView, Publication, QueueStats
+from trepid.rules.life import ENDED, READY, SCHEDULED, State
+from trepid.rules.publishing import Published, Publishing
+from trepid.values import codec
+from trepid.values.actor import Actor
+from trepid.values.job import Job
+from trepid.values.queue import Priority, Queue, as_queue
+
+T = TypeVar("T", default=Any)
+
+_AT_ONCE: Final = 1000
+
+
+@final
+@attrs.define(eq=False)
+class Connection:
+    """An open broker.  Made by :func:`open_connection`.
+
+    Several tasks may use one connection at once, and any number of workers may run on it.  Every async method is a
+    checkpoint; cancelled, it was not applied, or may safely be repeated.
+    """
+
+    _broker: Broker
+    session: Session = attrs.field(repr=False)
+    """The broker port, for workers and for tools; programs hardly need it."""
+    # A publish is named by who publishes and a number; generated ids are the same pair as text, and sort well.
+    _publisher: str = attrs.field(init=False, repr=False, factory=lambda: secrets.token_hex(8))
+    _numbers: Any = attrs.field(init=False, repr=False, factory=lambda: count(1))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do, read from it when it was opened."""
+        return self.session.capabilities
+
+    # ---------------------------------------------------------------------------------------------------- queues
+
+    async def declare(self, *queues: Queue | str) -> None:
+        """Make queues exist.  Declaring again changes nothing."""
+        await self.session.declare([as_queue(queue).name for queue in queues])
+
+    async def queues(self) -> list[str]:
+        """Return the names of the declared queues, sorted."""
+        return await self.session.queues()
+
+    async def flush(self, queue: Queue | str) -> int:
+        """Forget all messages that wait in a queue, and return how many.  Leased and ended ones stay.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+        return await self._purge(queue, (READY, SCHEDULED), None)
+
+    async def delete(self, queue: Queue | str) -> None:
+        """Remove a queue with everything in it.
+
+        Raises:
+          QueueBusyError: if a message of it is leased.
+        """
+        await self.session.delete(as_queue(queue).name)
+
+    async def pause(self, queue: Queue | str) -> None:
+        """Let no worker start anything from a queue until :meth:`resume`.  What runs goes on.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+        await self.session.pause(as_queue(queue).name)
+
+    async def resume(self, queue: Queue | str) -> None:
+        """Undo :meth:`pause`.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+        await self.session.resume(as_queue(queue).name)
+
+    async def stats(self, queue: Queue | str = "default") -> QueueStats:
+        """Count the messages of a queue by state.
+
+        Raises:
+          UnknownQueueError: if it was never declared.
+        """
+        return await self.session.stats(as_queue(queue).name)
+
+    # ------------------------------------------------------------------------------------------------- enqueuing
+
+    async def enqueue(self, job: Job[T]) -> JobHandle[T]:
+        """Store a job's message; once this returns it is as safe as the engine promises.
+
+        Raises:
+          UnknownQueueError: if its queue was never declared; nothing was stored.
+          UniqueConflictError: if its unique key is held, and it said ``on_conflict="raise"``.
+        """
+        item = self._publication(job)
+        [published] = await self.session.publish([item])
+        return self._handle(job, item, published)
+
+    async def enqueue_many(self, jobs: Iterable[Job[T]]) -> list[JobHandle[T]]:
+        """Store the messages of several jobs in one step: all of them, or none.
+
+        Raises:
+          UnknownQueueError: if one of their queues was never declared.
+          UniqueConflictError: if a unique key is held, and its job said ``on_conflict="raise"``.
+        """
+        listed = list(jobs)
+        items = [self._publication(job) for job in listed]
+        replies = await self.session.publish(items)
+        _refuse(items, replies)
+        return [self._handle(*each) for each in zip(listed, items, replies, strict=True)]
+
+    def enqueue_in(self, connection: Any, job: Job[T]) -> JobHandle[T]:
+        """Store a job's message in your own database transaction: it is committed, or gone, with your rows.
+
+        Synchronous, on the caller's thread and database connection.
+
+        Args:
+          connection: for the SQLite broker, a ``sqlite3.Connection`` to the same file.
+          job: what to enqueue.
+
+        Raises:
+          UnsupportedError: if the broker is no database.
+          UnknownQueueError, UniqueConflictError: as :meth:`enqueue` does.
+        """
+        item = self._publication(job)
+        [published] = self.session.publish_in(connection, [item])
+        return self._handle(job, item, published)
+
+    def _publication(self, job: Job[Any]) -> Publication:
+        if not isinstance(job, Job):
+            hint = "; write actor.job(...)" if isinstance(job, Actor) else ""
+            raise TypeError(f"only jobs can be enqueued, not {job!r}{hint}")
+        number: int = next(self._numbers)
+        return Publication(
+            job.queue.name,
+            job.id or f"{self._publisher}-{number:x}",
+            (self._publisher, number),
+            job.payload,
+            int(Priority.MEDIUM if job.priority is None else job.priority),
+            job.delay,
+            None if job.deferred_until is None else job.deferred_until.timestamp(),
+            job.ttl,
+            job.unique,
+            job.result_ttl,
+            job.max_crashes,
+        )
+
+    def _handle(self, job: Job[T], item: Publication, published: Published) -> JobHandle[T]:
+        _refuse([item], [published])
+        return JobHandle(
+            self.session,
+            item.queue,
+            published.id,
+            published.outcome is Publishing.EXISTING,
+            read_result=job.read_result,
+        )
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    def handle(
+        self, id: str, *, queue: Queue | str = "default", actor: Actor[..., T] | None = None
+    ) -> JobHandle[T]:
+        """Return a handle of a message that somebody enqueued.
+
+        Args:
+          id: its id.
+          queue: its queue.
+          actor: converts the result; without it, results come as plain JSON values.
+        """
+        read = codec.decode if actor is None else actor.parameters.read_result
+        return JobHandle(self.session, as_queue(queue).name, id, read_result=read)
+
+    def messages(self, queue: Queue | str, state: State) -> Messages:
+        """Return an async iterator of views of a queue's messages in a state, in the order of publishing.
+
+        What comes and goes meanwhile may or may not be seen.
+        """
+        return Messages(self.session, as_queue(queue).name, State(state))
+
+    # ---------------------------------------------------------------------------------------------- ended messages
+
+    async def requeue(self, queue: Queue | str, ids: Sequence[str] | None = None) -> int:
+        """Bring dead letters back, all or those named, with fresh budgets; return how many came.
+
+        Raises:
+          UnknownQueueError: if the queue was never declared.
+        """
+        name = as_queue(queue).name
+        if ids is not None:
+            return await self.session.requeue(name, ids, limit=max(1, len(ids)))
+        total = 0
+        while came := await self.session.requeue(name, limit=_AT_ONCE):
+            total += came
+        return total
+
+    async def purge(
+        self, queue: Queue | str, state: State = State.DEAD, ids: Sequence[str] | None = None
+    ) -> int:
+        """Forget messages in a state (by default the dead letters), all or those named; return how many.
+
+        Raises:
+          UnknownQueueError: if the queue was never declared.
+          ValueError: if *state* is not one of an ended message; waiting ones are flushed or cancelled.
+        """
+        if State(state) not in ENDED:
+            raise ValueError(f"only ended messages can be purged, not {state}; see flush() and handle.cancel()")
+        return await self._purge(queue, (State(state),), ids)
+
+    async def _purge(self, queue: Queue | str, states: tuple[State, ...], ids: Sequence[str] | None) -> int:
+        name = as_queue(queue).name
+        if ids is not None:
+            return await self.session.purge(name, states, ids, limit=max(1, len(ids)))
+        total = 0
+        while gone := await self.session.purge(name, states, limit=_AT_ONCE):
+            total += gone
+        return total
+
+
+@final
+@attrs.define(eq=False)
+class Messages(AsyncIterator[MessageView]):
+    """An async iterator of views, read page by page.  Each step is a checkpoint; cancelling one loses nothing."""
+
+    _session: Session
+    _queue: str
+    _state: State
+    _views: list[MessageView] = attrs.field(init=False, factory=list)
+    _after: int | None = attrs.field(init=False, default=None)
+    _ended: bool = attrs.field(init=False, default=False)
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    async def __anext__(self) -> MessageView:
+        while not self._views:
+            if self._ended:
+                raise StopAsyncIteration
+            page = await self._session.peek(self._queue, self._state, after=self._after)
+            self._views, self._after = list(reversed(page.messages)), page.cursor
+            self._ended = page.cursor is None
+        return self._views.pop()
+
+
+def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
+    for item, reply in zip(items, replies, strict=True):
+        if reply.outcome is Publishing.NO_QUEUE:
+            raise UnknownQueueError(item.queue)
+        if reply.outcome is Publishing.CONFLICT:
+            raise UniqueConflictError(item.unique.key if item.unique else "", item.queue, reply.id)
+
+
+def open_connection(
+    url_or_broker: str | Broker, *, results: str | Broker | None = None
+) -> AbstractAsyncContextManager[Connection]:
+    """Open a broker: ``async with open_connection("sqlite:jobs.db") as connection``.
+
+    Args:
+      url_or_broker: ``memory:`` (a fresh private broker each time), ``sqlite:PATH`` (all after the colon is the
+        path), or a broker such as ``MemoryBroker()``, which keeps its messages from one connection to the next.
+      results: a second engine for what the first one lacks.
+
+    Raises:
+      BrokerURLError: if the URL cannot be used; at this call.
+      UnsupportedError: if this version has no such engine.
+      BrokerFileError, BrokerLostError: on entering, if the broker cannot be opened.
+
+    The body's exception is never wrapped in a group.  Leaving the block closes the broker within seconds.
+    """
+    broker = url_or_broker if isinstance(url_or_broker, Broker) else broker_at(url_or_broker)
+    if results is not None:
+        raise UnsupportedError("a second engine for results", str(broker), "it keeps its results itself")
+    return _open(broker)
+
+
+@asynccontextmanager
+async def _open(broker: Broker) -> AsyncIterator[Connection]:
+    async with broker.open() as session:
+        yield Connection(broker, session)

@@ -1,0 +1,131 @@
+"""The handle: one message, seen by whoever enqueued it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Any, Generic, NoReturn, final
+
+import attrs
+import outcome
+from typing_extensions import TypeVar
+
+from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
+from trepid.ports.broker import Session
+from trepid.ports.messages import Absent, Ending, MessageView
+from trepid.rules.life import CANCELLED, DONE, CancelReply
+
+T = TypeVar("T", default=Any, covariant=True)
+
+# A wait that is long enough to cost nothing, and short enough that a broker that went quiet is noticed.
+_LONG_POLL = 30.0
+
+
+class CancelResult(enum.StrEnum):
+    """What became of a request to cancel."""
+
+    WITHDRAWN = "withdrawn"
+    """It had not started, and never will."""
+    REQUESTED = "requested"
+    """It runs; its worker will stop it."""
+    FINISHED = "finished"
+    """It had ended already."""
+
+
+@final
+@attrs.frozen(eq=False)
+class JobHandle(Generic[T]):
+    """One message on a broker.  Made by ``connection.enqueue`` and ``connection.handle``.
+
+    Several tasks may use one handle at once.  Every method is a checkpoint, and cancelling one changes nothing on the
+    broker, unless it says otherwise.
+
+    Attributes:
+      id: the message's id.
+      queue: the name of its queue.
+      existing: whether the enqueue found a live message instead of storing a new one.
+    """
+
+    _session: Session = attrs.field(repr=False)
+    queue: str
+    id: str
+    existing: bool = False
+    _read_result: Callable[[bytes], T] = attrs.field(kw_only=True, repr=False)
+
+    async def wait(self) -> None:
+        """Wait until the job has ended, well or badly; retries are waited through.
+
+        Raises:
+          JobGoneError: if nothing is kept of it.
+        """
+        await self._ending()
+
+    async def result(self) -> T:
+        """Wait for the job's end and return its result, converted by the actor's annotation.
+
+        Raises:
+          JobFailedError: if it failed for good.
+          JobCancelledError: if it was cancelled.
+          JobGoneError: if nothing is kept of it; at once.
+          ResultError: if it is done, but its result could not be stored or does not fit the annotation.
+        """
+        return self._value(await self._ending())
+
+    async def outcome(self) -> outcome.Outcome[T]:
+        """Wait for the job's end and return it as a value: ``outcome.Value``, or ``outcome.Error``.
+
+        Raises:
+          JobGoneError: if nothing is kept of it.
+        """
+        ending = await self._ending()
+        try:
+            return outcome.Value(self._value(ending))
+        except TrepidError as exc:
+            return outcome.Error(exc)
+
+    async def status(self) -> MessageView:
+        """Return the message as it is now.
+
+        Raises:
+          JobGoneError: if nothing is kept of it.
+        """
+        view = await self._session.get(self.queue, self.id)
+        return view if view is not None else self._gone()
+
+    async def cancel(self, reason: str = "cancelled") -> CancelResult:
+        """Withdraw the message if it waits; ask its worker to stop it if it runs.
+
+        Returns once that is recorded; wait for the end with :meth:`wait`.  Cancelled itself, the request may or may
+        not have been recorded; repeating it is safe.
+
+        Raises:
+          JobGoneError: if nothing is kept of it.
+        """
+        [reply] = await self._session.cancel(self.queue, [self.id], reason)
+        if reply is CancelReply.UNKNOWN:
+            self._gone()
+        return CancelResult(reply.value)
+
+    async def _ending(self) -> Ending:
+        while True:
+            ending = await self._session.result(self.queue, self.id, wait=_LONG_POLL)
+            if ending is Absent.GONE:
+                self._gone()
+            if isinstance(ending, Ending):
+                return ending
+
+    def _value(self, ending: Ending) -> T:
+        if ending.state is not DONE:
+            kind = JobCancelledError if ending.state is CANCELLED else JobFailedError
+            if ending.error is None or kind is JobCancelledError:
+                raise kind(self.id, ending.state.value if kind is JobCancelledError else "dead", ending.reason or "")
+            raise kind(self.id, ending.error.type, ending.error.message, ending.error.traceback)
+        if ending.result is None:
+            raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
+        try:
+            return self._read_result(ending.result)
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise ResultError(self.id, f"it does not fit the actor's annotation: {exc}") from exc
+
+    def _gone(self) -> NoReturn:
+        raise JobGoneError(self.id, self.queue)

@@ -1,0 +1,59 @@
+"""From a URL to a broker.  Adapters are imported only when their URL is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from trepid.errors import BrokerURLError, UnsupportedError
+from trepid.ports.broker import Broker
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_PLANNED: Final = ("postgresql", "redis", "rediss", "amqp", "amqps", "nats", "tls")
+
+
+def _memory(url: str, rest: str) -> Broker:
+    from trepid.brokers.memory import MemoryBroker
+
+    if rest.strip("/"):
+        raise BrokerURLError(url, "memory: takes nothing after the colon")
+    return MemoryBroker()
+
+
+def _sqlite(url: str, rest: str) -> Broker:
+    from trepid.brokers.sqlite import SQLiteBroker
+
+    if not rest:
+        raise BrokerURLError(url, "the path of the file is missing; write sqlite:jobs.db")
+    return SQLiteBroker(rest)
+
+
+_ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {"memory": _memory, "sqlite": _sqlite}
+
+
+def broker_at(url: str) -> Broker:
+    """Return the broker that *url* names; nothing is opened yet.
+
+    Raises:
+      BrokerURLError: if the URL has no known scheme, or says too little.
+      UnsupportedError: if this version has no such engine.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a broker is a URL or a trepid.Broker, not {url!r}")
+    found = _SCHEME.fullmatch(url)
+    if found is None:
+        raise BrokerURLError(without_secrets(url), "no scheme; write memory: or sqlite:jobs.db")
+    scheme, rest = found[1].lower(), found[2]
+    engine = _ENGINES.get(scheme)
+    if engine is not None:
+        return engine(url, rest)
+    if scheme in _PLANNED:
+        raise UnsupportedError(f"{scheme}: brokers", "this version of Trepid", "it has memory: and sqlite:")
+    raise BrokerURLError(without_secrets(url), f"unknown scheme {scheme!r}; known are memory: and sqlite:")
+
+
+def without_secrets(url: str) -> str:
+    """Return *url* with anything masked that may be a user name, a password or a token."""
+    masked = re.sub(r"//[^/@\s]*@", "//***@", url)
+    return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1***", masked, flags=re.IGNORECASE)
