@@ -18,7 +18,7 @@ class TrepidError(Exception):
 
 
 @attrs.define(eq=False)
-class UnknownActorError(TrepidError, LookupError):
+class UnknownActorError(TrepidError, KeyError):
     """No actor of this name is in the router.
 
     Attributes:

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, Final, final
 
 import attrs
+import trio
 from typing_extensions import TypeVar
 
 from trepid.connection.handle import JobHandle
@@ -205,9 +206,9 @@ class Connection:
         name = as_queue(queue).name
         if ids is not None:
             return await self.session.requeue(name, ids, limit=max(1, len(ids)))
-        total = 0
-        while came := await self.session.requeue(name, limit=_AT_ONCE):
-            total += came
+        total = came = await self.session.requeue(name, limit=_AT_ONCE)
+        while came == _AT_ONCE:
+            total += (came := await self.session.requeue(name, limit=_AT_ONCE))
         return total
 
     async def purge(
@@ -227,9 +228,9 @@ class Connection:
         name = as_queue(queue).name
         if ids is not None:
             return await self.session.purge(name, states, ids, limit=max(1, len(ids)))
-        total = 0
-        while gone := await self.session.purge(name, states, limit=_AT_ONCE):
-            total += gone
+        total = gone = await self.session.purge(name, states, limit=_AT_ONCE)
+        while gone == _AT_ONCE:
+            total += (gone := await self.session.purge(name, states, limit=_AT_ONCE))
         return total
 
 
@@ -249,6 +250,8 @@ class Messages(AsyncIterator[MessageView]):
         return self
 
     async def __anext__(self) -> MessageView:
+        if self._views:
+            await trio.lowlevel.checkpoint()
         while not self._views:
             if self._ended:
                 raise StopAsyncIteration

@@ -57,6 +57,10 @@ class Router(Mapping[str, Actor[..., Any]]):
         except KeyError:
             raise UnknownActorError(name, frozenset(self._actors)) from None
 
+    def find(self, name: str) -> Actor[..., Any] | None:
+        """Return the actor of this name, or None."""
+        return self._actors.get(name)
+
     def __contains__(self, name: object) -> bool:
         return name in self._actors
 

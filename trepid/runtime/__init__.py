@@ -1,0 +1,1 @@
+"""Trio: workers, scopes, intake, settlement and stopping."""

@@ -1,0 +1,41 @@
+"""Intake: a slot first, then a message."""
+
+from __future__ import annotations
+
+import trio
+
+from trepid.runtime.performing import Performer
+from trepid.runtime.settling import TROUBLE, pause_after
+from trepid.runtime.shift import Shift
+
+# Long enough to cost nothing; a broker that went quiet is noticed by then.
+_LONG_POLL = 10.0
+
+
+async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> None:
+    """Lease messages and start a task for each, until the shift stops or has reached its limit.
+
+    No more is leased than can start at once.  Between a lease and the task that settles it there is no checkpoint.
+    """
+    queues = shift.worker.queue_names()
+    if not queues:
+        await trio.sleep_forever()
+    lease = shift.worker.lease
+    troubles = 0
+    while not shift.limit_reached:
+        room = shift.room()
+        if room <= 0:
+            await shift.wait_room()
+            continue
+        try:
+            deliveries = await shift.session.lease(queues, room, lease, owner=shift.owner, wait=_LONG_POLL)
+        except TROUBLE as exc:
+            shift.troubled("receive", exc)
+            await trio.sleep(pause_after(troubles))
+            troubles += 1
+            continue
+        troubles = 0
+        shift.ready = True
+        for delivery in deliveries:
+            run = shift.admit(delivery)
+            jobs.start_soon(performer.perform, run, name=f"job {delivery.id}")

@@ -1,0 +1,73 @@
+"""Leases are renewed for as long as anything is held, and requests to cancel are passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from trepid.ports.messages import Extension
+from trepid.rules.attempts import Cause
+from trepid.rules.life import Reply
+from trepid.runtime.job_run import JobRun
+from trepid.runtime.settling import TROUBLE
+from trepid.runtime.shift import Shift
+
+_LONG_POLL = 10.0
+
+
+async def renew(shift: Shift) -> None:
+    """Extend all leases every third of a lease; after a failed beat, sooner.
+
+    A beat that does not come back in time is given up.  Each job's scope follows its lease by itself, so a job stops
+    before the broker gives its message away, even if no beat ever succeeds again.
+    """
+    lease = shift.worker.lease
+    beat = pause = lease / 3
+    while True:
+        await trio.sleep(pause)
+        runs = list(shift.held.values())
+        if not runs:
+            pause = beat
+            continue
+        pause = min(1.0, beat / 3)
+        with trio.move_on_after(beat):
+            try:
+                extensions = await shift.session.extend([run.ref for run in runs], lease)
+            except TROUBLE as exc:
+                shift.troubled("renew leases", exc)
+            else:
+                pause = beat
+                _follow(runs, extensions, lease)
+
+
+def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], lease: float) -> None:
+    for run, extension in zip(runs, extensions, strict=True):
+        if extension.reply is Reply.APPLIED:
+            run.extended(extension.deadline, lease)
+            if extension.cancel is not None:
+                run.stop(Cause.CANCEL, extension.cancel)
+        elif run.ended is None:
+            run.stop(Cause.LOST, "the lease was lost")
+
+
+async def heed(shift: Shift) -> None:
+    """Stop running jobs that somebody asked to cancel, as soon as the broker tells."""
+    while True:
+        # What is stopped already need not be told again; only what is held can be asked for.
+        known = frozenset(run.ref for run in shift.held.values() if run.cause is not None)
+        try:
+            asked = await shift.session.asked(shift.owner, known, wait=_LONG_POLL)
+        except TROUBLE:
+            # The renewals say the same, and tell of the trouble.
+            await trio.sleep(1.0)
+            continue
+        strangers = True
+        for ref, reason in asked:
+            run = shift.held.get(ref.token)
+            if run is not None:
+                strangers = False
+                run.stop(Cause.CANCEL, reason)
+        if asked and strangers:
+            # Granted to us by a lease call that has not returned yet.
+            await trio.sleep(0.01)

@@ -1,0 +1,80 @@
+"""The context that a running actor holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, final
+
+import attrs
+import trio
+
+from trepid.connection import Connection
+from trepid.ports.messages import Delivery
+from trepid.values.context import Context
+from trepid.values.envelope import Envelope, arguments_of
+from trepid.values.job import Job
+from trepid.values.queue import Priority
+
+
+@final
+@attrs.frozen(eq=False, slots=False)
+class LiveContext(Context[Any]):
+    """A :class:`Context`, made by the worker for one attempt."""
+
+    _delivery: Delivery
+    _envelope: Envelope
+    _connection: Connection
+    _resources: Any
+    _stopping: Callable[[], bool]
+    _nursery: trio.Nursery | None
+
+    @property
+    def job(self) -> Job[Any]:
+        """The job, with its plain arguments."""
+        args, kwargs = arguments_of(self._delivery.payload)
+        return Job(
+            self._envelope.actor,
+            args=tuple(args),
+            kwargs=kwargs,
+            queue=self._delivery.queue,
+            priority=_priority(self._delivery.priority),
+            id=self._delivery.id,
+            retries=self._envelope.retries,
+            timeout=self._envelope.timeout,
+            deferred_until=datetime.fromtimestamp(self._delivery.due, timezone.utc),
+            result_ttl=self._delivery.result_ttl,
+            headers=self._envelope.headers,
+            max_crashes=self._delivery.max_crashes,
+        )
+
+    @property
+    def attempt(self) -> int:
+        """Failures so far, plus 1."""
+        return self._delivery.failures + 1
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """A nursery that ends before the message is settled."""
+        if self._nursery is None:
+            raise RuntimeError("a job in a thread or an asyncio loop has no Trio nursery; make it an async Trio actor")
+        return self._nursery
+
+    @property
+    def connection(self) -> Connection:
+        """The worker's connection."""
+        return self._connection
+
+    @property
+    def resources(self) -> Any:
+        """What the worker's ``resources`` gave."""
+        return self._resources
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker is shutting down."""
+        return self._stopping()
+
+
+def _priority(number: int) -> Priority | None:
+    return next((priority for priority in Priority if priority == number), None)

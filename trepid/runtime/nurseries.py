@@ -1,0 +1,117 @@
+"""The nursery plan of a worker run, and nothing else.
+
+Helpers outermost (renewals, settlement), then the jobs, then the intake.  Stopping cancels the intake only; the jobs
+end by themselves, or are stopped; the helpers outlive them, so that leases hold and verdicts arrive.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from trepid.connection import Connection
+from trepid.ports.events import WorkerStarted, WorkerStopped
+from trepid.runtime.asyncio_island import open_island
+from trepid.runtime.calls import Calls
+from trepid.runtime.intake import receive
+from trepid.runtime.leases import heed, renew
+from trepid.runtime.performing import Performer
+from trepid.runtime.processes import open_processes
+from trepid.runtime.report import Report
+from trepid.runtime.running import RunningWorker
+from trepid.runtime.shift import Shift
+from trepid.runtime.telling import logger
+
+if TYPE_CHECKING:
+    from trepid.runtime.worker import Worker
+
+SETTLE_WITHIN = 5.0
+"""For at most so many seconds are the last verdicts sent while the worker is being cancelled."""
+
+
+async def work(
+    worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]
+) -> Report:
+    """Run a worker; see :meth:`Worker.run`."""
+    await trio.lowlevel.checkpoint()
+    if worker.auto_declare and worker.queue_names():
+        await connection.declare(*worker.queue_names())
+    if not worker.router:
+        logger.warning("this worker has no actors; it waits until it is stopped")
+    shift = Shift(worker, connection)
+    try:
+        async with AsyncExitStack() as stack:
+            if worker.resources is not None:
+                shift.resources = await stack.enter_async_context(worker.resources())
+            calls = await _open_calls(worker, stack)
+            await _run_shift(shift, Performer(shift, calls, worker.middleware), task_status)
+    finally:
+        shift.stopped.set()
+        shift.teller.tell(WorkerStopped(shift.owner, shift.tally.report().processed))
+    return shift.tally.report()
+
+
+async def _open_calls(worker: Worker, stack: AsyncExitStack) -> Calls:
+    """Open the places outside of Trio that the worker's actors need, and no others."""
+    places = {actor.run_in for actor in worker.router.values()}
+    processes = island = None
+    if "process" in places:
+        processes = await stack.enter_async_context(open_processes(worker.processes_limit))
+    if "asyncio" in places:
+        island = await stack.enter_async_context(open_island())
+    return Calls(trio.CapacityLimiter(worker.threads_limit), processes, island)
+
+
+async def _run_shift(shift: Shift, performer: Performer, task_status: trio.TaskStatus[RunningWorker]) -> None:
+    async with _helpers(shift), trio.open_nursery() as jobs:
+        if shift.worker.handle_signals is not None:
+            await jobs.start(_obey_signals, shift)
+        hurry = trio.CancelScope()
+        jobs.start_soon(_within, hurry, shift)
+        shift.ready = True
+        shift.teller.tell(WorkerStarted(shift.owner, shift.worker.queue_names(), tuple(shift.worker.router)))
+        task_status.started(RunningWorker(shift))
+        async with trio.open_nursery() as running:
+            with shift.intake_scope:
+                await receive(shift, performer, running)
+            shift.stopping = True
+        jobs.cancel_scope.cancel(reason="all jobs have ended")
+
+
+async def _within(scope: trio.CancelScope, shift: Shift) -> None:
+    with scope:
+        await shift.hurry()
+
+
+async def _obey_signals(shift: Shift, *, task_status: trio.TaskStatus[None]) -> None:
+    """The first signal stops softly, the second at once."""
+    with trio.open_signal_receiver(*(shift.worker.handle_signals or ())) as received:
+        task_status.started()
+        grace = shift.worker.graceful_shutdown_time
+        async for number in received:
+            shift.stop(f"received {signal.Signals(number).name}", grace)
+            grace = 0.0
+
+
+@asynccontextmanager
+async def _helpers(shift: Shift) -> AsyncIterator[None]:
+    """Keep leases alive and send verdicts while the body runs, and until all is settled after it.
+
+    The helpers do not see the caller's cancellation; they are bounded because the body is, and the last settlement.
+    """
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope(shield=True)
+        for helper in (renew, heed, _settle):
+            nursery.start_soon(_shielded, scope, helper, shift)
+        try:
+            yield
+        finally:
+            with trio.move_on_after(SETTLE_WITHIN, shield=True) as last:
+                await shift.settler.drain()
+            if last.cancelled_caught:
+                logger.error("%d verdicts could not be sent; their leases will expire", shift.settler.unsettled)
+            scope.cancel(reason="all is settled")

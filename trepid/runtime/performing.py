@@ -1,0 +1,202 @@
+"""The path of a message through a worker: decode, attempt, decide, settle, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import attrs
+import msgspec
+import trio
+
+from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError
+from trepid.rules import attempts
+from trepid.rules.attempts import Cause
+from trepid.rules.terms import Terms, terms, unknown_actor
+from trepid.rules.verdicts import Buried, Failure, Returned, Verdict
+from trepid.runtime.calls import Calls
+from trepid.runtime.job_run import JobRun
+from trepid.runtime.live_context import LiveContext
+from trepid.runtime.places import Place
+from trepid.runtime.shift import Shift
+from trepid.values.actor import Actor
+from trepid.values.envelope import Envelope, unseal
+from trepid.values.router import Middleware
+
+Arguments = tuple[list[Any], dict[str, Any]]
+
+_UNSTARTED = Returned(reason="unstarted", started=False)
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A message that can be attempted: everything about it has been read and checked."""
+
+    envelope: Envelope
+    terms: Terms
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+@attrs.frozen(eq=False)
+class Performer:
+    """Performs the messages of one shift, each in a task of its own."""
+
+    _shift: Shift
+    _calls: Calls
+    _middleware: tuple[Middleware, ...]
+
+    async def perform(self, run: JobRun) -> None:
+        """Bring one leased message to its settlement.  The body of its task.
+
+        Whatever happens, a verdict is handed to the settler: there is no checkpoint between the lease and this ``try``.
+        """
+        verdict: Verdict | None = Returned(reason="shutdown")
+        try:
+            ready = self._read(run)
+            verdict = await self._attempt(run, ready) if isinstance(ready, Ready) else ready
+        except BaseException as exc:
+            verdict = _verdict_on_base(exc, run)
+            raise
+        finally:
+            run.ended = trio.current_time()
+            if verdict is None:
+                self._shift.lost(run)
+            else:
+                self._shift.settler.add(run, verdict)
+            self._shift.vacate()
+
+    def _read(self, run: JobRun) -> Ready | Verdict:
+        """Decode a message, find its actor, and convert its arguments."""
+        if self._shift.stopping:
+            return _UNSTARTED
+        delivery = run.delivery
+        try:
+            envelope = unseal(delivery.payload)
+            run.actor = envelope.actor
+            actor = self._shift.worker.router.find(envelope.actor)
+            if actor is None:
+                return unknown_actor(envelope.actor, delivery.stray_since, delivery.leased)
+            if delivery.crashes >= actor.max_crashes and delivery.max_crashes is None:
+                text = f"workers died over it {delivery.crashes} times"
+                return Buried(Failure("PoisonError", text), "poison")
+            args, kwargs = actor.parameters.read(envelope)
+        except EnvelopeError as exc:
+            return Buried(Failure("EnvelopeError", str(exc)), "undecodable")
+        except ArgumentsError as exc:
+            return Buried(Failure("ArgumentsError", str(exc)), "arguments")
+        return Ready(envelope, terms(envelope, actor, delivery.result_ttl, delivery.failures), args, kwargs)
+
+    async def _attempt(self, run: JobRun, ready: Ready) -> Verdict | None:
+        """Call the function under the message's cancel scope, and decide what its end means."""
+        actor = ready.terms.actor
+        run.terms = ready.terms
+        place: Place | None = None
+        if actor.run_in == "thread" or actor.run_in == "process":
+            place = await self._calls.place(actor)
+            if place is None:
+                return Returned(reason="no room", started=False)
+        error: Exception | None = None
+        try:
+            run.start(trio.current_time(), ready.terms.timeout)
+            if self._shift.teller.jobs_heard:
+                self._shift.tell_started(run)
+            with run.scope:
+                value = await self._call(run, ready, place)
+                return attempts.succeeded(value, ready.terms.keep)
+        except IslandLostError:
+            return Returned(reason="asyncio loop lost")
+        except Exception as exc:
+            error = exc
+        finally:
+            if place is not None:
+                place.give_back()
+        return _verdict_on_end(run, ready.terms, error)
+
+    def _call(self, run: JobRun, ready: Ready, place: Place | None) -> Awaitable[object]:
+        """Call the actor's function, inside what wraps it."""
+        actor = ready.terms.actor
+        around = (*self._middleware, *self._shift.worker.router.middleware(actor.name))
+        if not around and not actor.parameters.takes_context:
+            return self._call_plain(actor, place, ready.args, ready.kwargs)
+        return self._call_with_context(run, ready, place, around)
+
+    def _call_plain(
+        self, actor: Actor[..., Any], place: Place | None, args: list[Any], kwargs: dict[str, Any]
+    ) -> Awaitable[object]:
+        if actor.run_in == "trio":
+            result: Awaitable[object] = actor.fn(*args, **kwargs)
+            return result
+        return self._calls.call(actor, place, args, kwargs)
+
+    async def _call_with_context(
+        self, run: JobRun, ready: Ready, place: Place | None, around: tuple[Middleware, ...]
+    ) -> object:
+        actor = ready.terms.actor
+        shift = self._shift
+
+        async def called(nursery: trio.Nursery | None) -> object:
+            context = LiveContext(
+                run.delivery,
+                ready.envelope,
+                shift.connection,
+                shift.resources,
+                lambda: shift.stopping,
+                nursery,
+            )
+            args = [context, *ready.args] if actor.parameters.takes_context else ready.args
+            call: Callable[[], Awaitable[object]] = partial(self._call_plain, actor, place, args, ready.kwargs)
+            for middleware in reversed(around):
+                call = partial(middleware, context, call)
+            return await call()
+
+        if actor.run_in != "trio":
+            return await called(None)
+        return await _with_nursery(called)
+
+
+async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:
+    """Call with a nursery whose children end first; the call's own exception comes out bare.
+
+    A child's exception cancels the call and comes out in a group, as from any nursery.
+    """
+    own: Exception | None = None
+    value: object = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                value = await called(nursery)
+            except Exception as exc:
+                own = exc
+                nursery.cancel_scope.cancel(reason="the job raised")
+    except Exception as group:
+        if own is None:
+            raise
+        raise own from group
+    if own is not None:
+        raise own
+    return value
+
+
+def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:
+    """Decide about an attempt that did not return a value."""
+    cause = run.why_stopped()
+    if cause is not None:
+        return attempts.stopped(cause, agreed, error)
+    assert error is not None, "nobody cancelled the scope, so it cannot have swallowed the call"
+    return attempts.raised(error, agreed)
+
+
+def _verdict_on_base(error: BaseException, run: JobRun) -> Verdict | None:
+    """Decide about an exception that is about to end the worker.
+
+    Cancellation from outside and Ctrl-C are not the job's doing: the message goes back.  Anything else is a failure.
+    """
+    if run.cause is Cause.LOST:
+        return None
+    kinds = (trio.Cancelled, KeyboardInterrupt)
+    rest = error.split(kinds)[1] if isinstance(error, BaseExceptionGroup) else error
+    if rest is None or isinstance(rest, (*kinds, Exception)):
+        return Returned(reason="shutdown")
+    failure = attempts.failure(rest)
+    return Buried(failure) if run.terms is None else attempts.failed(failure, run.terms)

@@ -1,0 +1,93 @@
+"""Settlement: verdicts go to the broker in batches, each batch while the next one gathers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from trepid.errors import BrokerBusyError, BrokerFullError, BrokerLostError
+from trepid.ports.broker import Session
+from trepid.ports.messages import Settlement
+from trepid.rules.life import Reply
+from trepid.rules.verdicts import Verdict
+from trepid.runtime.job_run import JobRun
+
+TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
+"""What may go wrong at a broker and come right again."""
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+
+
+def pause_after(troubles: int) -> float:
+    """Return how long to wait before asking a troubled broker again: doubling, jittered, at most 5 s."""
+    return min(_FIRST_PAUSE * 2.0**troubles, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+
+
+@attrs.define(eq=False)
+class Settler:
+    """Sends verdicts to the broker, and passes on its replies.
+
+    A verdict that cannot be sent is kept and sent again until its lease has surely ended; after that the broker gives
+    the message to somebody else, and the reply is ``EXPIRED``.
+    """
+
+    _session: Session
+    _settled: Callable[[JobRun, Verdict, Reply], None]
+    _troubled: Callable[[str, Exception], None]
+    _waiting: list[tuple[JobRun, Verdict]] = attrs.field(init=False, factory=list)
+    _in_flight: int = attrs.field(init=False, default=0)
+    _more: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _empty: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    @property
+    def unsettled(self) -> int:
+        """How many verdicts the broker has not confirmed."""
+        return len(self._waiting) + self._in_flight
+
+    def add(self, run: JobRun, verdict: Verdict) -> None:
+        """Settle a message soon.  Never waits."""
+        self._waiting.append((run, verdict))
+        self._more.set()
+
+    async def run(self) -> None:
+        """Send verdicts for ever; a task of the worker's helpers, cancelled by :meth:`drain`'s caller."""
+        troubles = 0
+        while True:
+            if not self._waiting:
+                self._empty.set()
+                self._more = trio.Event()
+                await self._more.wait()
+                self._empty = trio.Event()
+            batch, self._waiting = self._waiting, []
+            self._in_flight = len(batch)
+            try:
+                replies = await self._session.settle([Settlement(run.ref, verdict) for run, verdict in batch])
+            except TROUBLE as exc:
+                self._keep(batch)
+                self._troubled("settle", exc)
+                await trio.sleep(pause_after(troubles))
+                troubles += 1
+                continue
+            finally:
+                self._in_flight = 0
+            troubles = 0
+            for (run, verdict), reply in zip(batch, replies, strict=True):
+                self._settled(run, verdict, reply)
+
+    async def drain(self) -> None:
+        """Wait until everything is settled."""
+        if self.unsettled:
+            await self._empty.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _keep(self, batch: list[tuple[JobRun, Verdict]]) -> None:
+        now = trio.current_time()
+        for run, verdict in batch:
+            if run.lease_ends <= now:
+                self._settled(run, verdict, Reply.EXPIRED)
+        self._waiting = [item for item in batch if item[0].lease_ends > now] + self._waiting

@@ -1,0 +1,209 @@
+"""One run of a worker: what it holds, what it has done, and when it stops."""
+
+from __future__ import annotations
+
+import secrets
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from trepid.connection import Connection
+from trepid.ports.events import JobEnded, JobStarted, WorkerStopping, WorkerTroubled
+from trepid.ports.messages import Delivery
+from trepid.rules.attempts import Cause
+from trepid.rules.life import Reply
+from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict, Withdrawn
+from trepid.runtime.job_run import JobRun, margin
+from trepid.runtime.report import Report, WorkerStatistics
+from trepid.runtime.settling import Settler
+from trepid.runtime.telling import Teller
+
+if TYPE_CHECKING:
+    from trepid.runtime.worker import Worker
+
+
+@attrs.define(eq=False)
+class Tally:
+    """The counters behind a :class:`Report`."""
+
+    succeeded: int = 0
+    retried: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    released: int = 0
+    lost: int = 0
+
+    def report(self) -> Report:
+        """Return the counters as they are."""
+        return Report(self.succeeded, self.retried, self.dead, self.cancelled, self.released, self.lost)
+
+    def count(self, outcome: str) -> None:
+        """Count an outcome by its name."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+class Shift:
+    """The live state of one worker run.  All of it is touched by one Trio thread only."""
+
+    def __init__(self, worker: Worker, connection: Connection) -> None:
+        self.worker = worker
+        self.connection = connection
+        self.session = connection.session
+        self.owner = f"{secrets.token_hex(8)}"
+        self.teller = Teller(worker.observers)
+        self.settler = Settler(self.session, self.settled, self.troubled)
+        self.resources: Any = None
+        # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
+        self.held: dict[tuple[int, int], JobRun] = {}
+        self.free = worker.tasks_limit
+        self.ready = False
+        self.stopping = False
+        self.stopped = trio.Event()
+        self.intake_scope = trio.CancelScope()
+        self.tally = Tally()
+        self.hurry_at = inf
+        self.hurry_changed = trio.Event()
+        self._processed = 0
+        self._room = trio.Event()
+        self._limit = inf if worker.messages_limit is None else worker.messages_limit
+
+    # ------------------------------------------------------------------------------------------------ slots, limit
+
+    def room(self) -> int:
+        """Return how many messages may be leased now."""
+        left = self._limit - self._processed - len(self.held)
+        return int(min(self.free, left))
+
+    @property
+    def limit_reached(self) -> bool:
+        """Whether as many messages are settled as the worker was to settle."""
+        return self._processed >= self._limit
+
+    async def wait_room(self) -> None:
+        """Wait until :meth:`room` or :attr:`limit_reached` may have changed."""
+        self._room = trio.Event()
+        await self._room.wait()
+
+    def admit(self, delivery: Delivery) -> JobRun:
+        """Take charge of a leased message."""
+        fence = delivery.deadline - margin(self.worker.lease)
+        run = JobRun(delivery, delivery.ref, fence, delivery.deadline)
+        self.held[delivery.token] = run
+        self.free -= 1
+        return run
+
+    def vacate(self) -> None:
+        """A job has ended; its slot is free."""
+        self.free += 1
+        self._room.set()
+
+    # ------------------------------------------------------------------------------------------------- settlement
+
+    def settled(self, run: JobRun, verdict: Verdict, reply: Reply) -> None:
+        """The broker has answered a settlement."""
+        self.held.pop(run.delivery.token, None)
+        applied = reply is Reply.APPLIED or reply is Reply.REPEATED
+        outcome = _outcome(verdict, run) if applied else "lost"
+        self.tally.count(outcome)
+        if outcome not in ("released", "lost"):
+            self._processed += 1
+        self._room.set()
+        if self.teller.jobs_heard:
+            self._tell_ended(run, verdict, outcome, reply)
+
+    def lost(self, run: JobRun) -> None:
+        """The message is no longer ours; there is nothing to settle."""
+        self.held.pop(run.delivery.token, None)
+        self.tally.lost += 1
+        self._room.set()
+        if self.teller.jobs_heard:
+            self._tell_ended(run, None, "lost", None)
+
+    # --------------------------------------------------------------------------------------------------- stopping
+
+    def stop(self, reason: str, grace: float) -> None:
+        """Take no new messages, and give what runs *grace* seconds.  Called again, the shorter time counts."""
+        if not self.stopping:
+            self.stopping = True
+            running = self.worker.tasks_limit - self.free
+            self.teller.tell(WorkerStopping(self.owner, reason, running))
+            self.intake_scope.cancel(reason=reason)
+        at = trio.current_time() + grace
+        if at < self.hurry_at:
+            self.hurry_at = at
+            self.hurry_changed.set()
+
+    async def hurry(self) -> None:
+        """Wait for the end of the time that stopping gives to running jobs; then stop them."""
+        while True:
+            with trio.CancelScope(deadline=self.hurry_at) as scope:
+                await self.hurry_changed.wait()
+                self.hurry_changed = trio.Event()
+            if scope.cancelled_caught:
+                break
+        for run in list(self.held.values()):
+            run.stop(Cause.SHUTDOWN, "the worker stops")
+
+    # ---------------------------------------------------------------------------------------------------- telling
+
+    def troubled(self, operation: str, error: Exception) -> None:
+        """The broker cannot be used at present."""
+        self.ready = False
+        self.teller.tell(WorkerTroubled(self.owner, operation, f"{type(error).__name__}: {error}"))
+
+    def tell_started(self, run: JobRun) -> None:
+        """An attempt begins."""
+        delivery = run.delivery
+        waited = max(0.0, delivery.leased - delivery.due)
+        self.teller.tell(
+            JobStarted(self.owner, delivery.queue, delivery.id, run.actor, delivery.failures + 1, waited)
+        )
+
+    def _tell_ended(self, run: JobRun, verdict: Verdict | None, outcome: Any, reply: Reply | None) -> None:
+        delivery = run.delivery
+        error = getattr(verdict, "error", None)
+        self.teller.tell(
+            JobEnded(
+                self.owner,
+                delivery.queue,
+                delivery.id,
+                run.actor,
+                delivery.failures + 1,
+                outcome,
+                reply,
+                0.0 if run.started is None else (run.ended or trio.current_time()) - run.started,
+                getattr(verdict, "delay", None),
+                None if error is None else f"{error.type}: {error.message}",
+                getattr(verdict, "reason", None) or (run.cause.value if run.cause else None),
+            )
+        )
+
+    def statistics(self) -> WorkerStatistics:
+        """Return the run as it is now."""
+        now = trio.current_time()
+        running = [
+            (run.delivery.id, run.actor, now - run.started)
+            for run in self.held.values()
+            if run.started is not None and run.ended is None
+        ]
+        return WorkerStatistics(
+            self.owner, tuple(running), self.settler.unsettled, self.free, self.stopping, self.ready, self.tally.report()
+        )
+
+
+def _outcome(verdict: Verdict, run: JobRun) -> str:
+    """Return how a confirmed verdict is counted."""
+    match verdict:
+        case Done():
+            return "succeeded"
+        case Failed(delay=None) | Buried():
+            return "dead"
+        case Failed():
+            # The broker turned it into a cancellation where one had been asked for.
+            return "cancelled" if run.cause is Cause.CANCEL else "retried"
+        case Withdrawn():
+            return "cancelled"
+        case Returned():
+            return "released"
