@@ -128,6 +128,10 @@ class BrokerLostError(TrepidError, trio.BrokenResourceError):
     """The broker went away; what was in flight may or may not have arrived, and may safely be repeated."""
 
 
+class IslandLostError(TrepidError):
+    """The asyncio loop that a job ran in has died of something else; the job is given back."""
+
+
 class BrokerFullError(TrepidError, OSError):
     """The broker has no space left; nothing of the refused operation was stored."""
 

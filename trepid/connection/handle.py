@@ -17,8 +17,8 @@ from trepid.rules.life import CANCELLED, DONE, CancelReply
 
 T = TypeVar("T", default=Any, covariant=True)
 
-# A wait that is long enough to cost nothing, and short enough that a broker that went quiet is noticed.
-_LONG_POLL = 30.0
+# Long enough to cost nothing, also in virtual time.  An engine that must look more often does so by itself.
+_LONG_POLL = 3600.0
 
 
 class CancelResult(enum.StrEnum):

@@ -8,8 +8,8 @@ from trepid.runtime.performing import Performer
 from trepid.runtime.settling import TROUBLE, pause_after
 from trepid.runtime.shift import Shift
 
-# Long enough to cost nothing; a broker that went quiet is noticed by then.
-_LONG_POLL = 10.0
+# Long enough to cost nothing, also in virtual time.  An engine that must look more often does so by itself.
+_LONG_POLL = 3600.0
 
 
 async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> None:

@@ -13,7 +13,7 @@ from trepid.runtime.job_run import JobRun
 from trepid.runtime.settling import TROUBLE
 from trepid.runtime.shift import Shift
 
-_LONG_POLL = 10.0
+_LONG_POLL = 3600.0
 
 
 async def renew(shift: Shift) -> None:
@@ -25,10 +25,12 @@ async def renew(shift: Shift) -> None:
     lease = shift.worker.lease
     beat = pause = lease / 3
     while True:
+        if not shift.held:
+            await shift.wait_held()
+            pause = beat
         await trio.sleep(pause)
         runs = list(shift.held.values())
         if not runs:
-            pause = beat
             continue
         pause = min(1.0, beat / 3)
         with trio.move_on_after(beat):

@@ -68,23 +68,43 @@ async def _open_calls(worker: Worker, stack: AsyncExitStack) -> Calls:
 
 async def _run_shift(shift: Shift, performer: Performer, task_status: trio.TaskStatus[RunningWorker]) -> None:
     async with _helpers(shift), trio.open_nursery() as jobs:
-        if shift.worker.handle_signals is not None:
-            await jobs.start(_obey_signals, shift)
-        hurry = trio.CancelScope()
-        jobs.start_soon(_within, hurry, shift)
         shift.ready = True
         shift.teller.tell(WorkerStarted(shift.owner, shift.worker.queue_names(), tuple(shift.worker.router)))
         task_status.started(RunningWorker(shift))
-        async with trio.open_nursery() as running:
-            with shift.intake_scope:
-                await receive(shift, performer, running)
-            shift.stopping = True
-        jobs.cancel_scope.cancel(reason="all jobs have ended")
+        with shift.intake_scope:
+            await receive(shift, performer, jobs)
+        shift.stopping = True
 
 
-async def _within(scope: trio.CancelScope, shift: Shift) -> None:
+@asynccontextmanager
+async def _helpers(shift: Shift) -> AsyncIterator[None]:
+    """Keep leases alive and send verdicts while the body runs, and until all is settled after it.
+
+    The helpers do not see the caller's cancellation; they are bounded because the body is, and the last settlement.
+    """
+    scope = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_help, scope, shift)
+        try:
+            yield
+        finally:
+            with trio.move_on_after(SETTLE_WITHIN, shield=True) as last:
+                await shift.settler.drain()
+            if last.cancelled_caught:
+                logger.error("%d verdicts could not be sent; their leases will expire", shift.settler.unsettled)
+            scope.cancel(reason="all is settled")
+
+
+async def _help(scope: trio.CancelScope, shift: Shift, *, task_status: trio.TaskStatus[None]) -> None:
     with scope:
-        await shift.hurry()
+        async with trio.open_nursery() as nursery:
+            if shift.worker.handle_signals is not None:
+                await nursery.start(_obey_signals, shift)
+            nursery.start_soon(renew, shift)
+            nursery.start_soon(heed, shift)
+            nursery.start_soon(shift.settler.run)
+            nursery.start_soon(shift.hurry)
+            task_status.started()
 
 
 async def _obey_signals(shift: Shift, *, task_status: trio.TaskStatus[None]) -> None:
@@ -95,23 +115,3 @@ async def _obey_signals(shift: Shift, *, task_status: trio.TaskStatus[None]) -> 
         async for number in received:
             shift.stop(f"received {signal.Signals(number).name}", grace)
             grace = 0.0
-
-
-@asynccontextmanager
-async def _helpers(shift: Shift) -> AsyncIterator[None]:
-    """Keep leases alive and send verdicts while the body runs, and until all is settled after it.
-
-    The helpers do not see the caller's cancellation; they are bounded because the body is, and the last settlement.
-    """
-    async with trio.open_nursery() as nursery:
-        scope = trio.CancelScope(shield=True)
-        for helper in (renew, heed, _settle):
-            nursery.start_soon(_shielded, scope, helper, shift)
-        try:
-            yield
-        finally:
-            with trio.move_on_after(SETTLE_WITHIN, shield=True) as last:
-                await shift.settler.drain()
-            if last.cancelled_caught:
-                logger.error("%d verdicts could not be sent; their leases will expire", shift.settler.unsettled)
-            scope.cancel(reason="all is settled")

@@ -67,6 +67,7 @@ class Shift:
         self.hurry_changed = trio.Event()
         self._processed = 0
         self._room = trio.Event()
+        self._holding = trio.Event()
         self._limit = inf if worker.messages_limit is None else worker.messages_limit
 
     # ------------------------------------------------------------------------------------------------ slots, limit
@@ -86,10 +87,17 @@ class Shift:
         self._room = trio.Event()
         await self._room.wait()
 
+    async def wait_held(self) -> None:
+        """Wait until something is held; only the renewal of leases does."""
+        self._holding = trio.Event()
+        await self._holding.wait()
+
     def admit(self, delivery: Delivery) -> JobRun:
         """Take charge of a leased message."""
         fence = delivery.deadline - margin(self.worker.lease)
         run = JobRun(delivery, delivery.ref, fence, delivery.deadline)
+        if not self.held:
+            self._holding.set()
         self.held[delivery.token] = run
         self.free -= 1
         return run
