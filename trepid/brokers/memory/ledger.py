@@ -53,7 +53,7 @@ class Ledger(Store):
             namesake = names.get((item.queue, item.id)) if names else None
             if namesake is None and (row := shelf.rows.get(item.id)) is not None:
                 namesake = (row.token, row.life.state)
-            if namesake is None and self.departed.holds(item.token):
+            if self.departed.holds(item.token):  # also if a later publish has taken over the id
                 namesake = (item.token, DONE)
             if item.unique is None:
                 planned = plan(item.id, item.token, namesake=namesake)
