@@ -1,0 +1,161 @@
+"""The file: admitted before SQLite touches it, opened, and found to be as safe as we promise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sqlite3
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from trepid.brokers.sqlite import schema
+from trepid.brokers.sqlite.faults import is_busy
+from trepid.errors import BrokerFileError
+
+T = TypeVar("T")
+
+OLDEST_SQLITE = (3, 38, 0)
+"""STRICT tables came with 3.37, JSON that is always there with 3.38."""
+
+PATIENCE = 5.0
+"""Seconds to wait for a lock that another process holds."""
+
+_MAGIC = b"SQLite format 3\0"
+_CHECKED_UP_TO = 16 * 1024 * 1024
+_JOURNAL_LIMIT = 64 * 1024 * 1024
+
+
+def admit(path: str) -> None:
+    """Make sure that *path* is a file of ours, or make an empty one, without letting SQLite near it.
+
+    SQLite may write to whatever it opens (recovery, a journal beside it); a file that is not ours stays as it is.
+
+    Raises:
+      BrokerFileError: if it cannot be used, and why.
+    """
+    try:
+        try:
+            # Mode 0600: the arguments of jobs are nobody else's business.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            _admit_existing(path)
+    except OSError as exc:
+        raise BrokerFileError(path, _complaint(exc, path)) from exc
+
+
+def _complaint(exc: OSError, path: str) -> str:
+    if exc.errno == errno.ENOENT and not Path(path).parent.is_dir():
+        return f"the directory {os.path.dirname(path)!r} does not exist; create it first"
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission to read and write this file"
+    if exc.errno == errno.ENOTDIR:
+        return "a part of the path is not a directory"
+    return f"cannot be opened: {exc.strerror}"
+
+
+def _admit_existing(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise BrokerFileError(path, "this is a directory; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise BrokerFileError(path, "this is not an ordinary file")
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        head = file.read(100)
+    if not head:
+        return  # somebody is about to fill it, or died before that; to SQLite, it is an empty database
+    if not head.startswith(_MAGIC):
+        raise BrokerFileError(path, "this is not an SQLite database")
+    if len(head) < 100 or max(head[18:20]) > 2:
+        raise BrokerFileError(path, "its header is damaged")
+    if int.from_bytes(head[68:72], "big") != schema.APPLICATION_ID:
+        raise BrokerFileError(path, "this is an SQLite database of another application")
+    schema.refuse_newer(path, int.from_bytes(head[60:64], "big"))
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open an admitted file, make or migrate its schema, and set it to survive the loss of power.
+
+    Raises:
+      BrokerFileError: if the file is damaged, is newer than this version, or cannot be made safe.
+      sqlite3.Error: if SQLite complains otherwise.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        raise BrokerFileError(
+            path, f"SQLite {needed} or newer is needed, and Python is linked with {sqlite3.sqlite_version}"
+        )
+    # No waiting inside SQLite: its waits are long and unfair; who needs a lock tries again by himself (`patiently`).
+    connection = sqlite3.connect(path, timeout=0, isolation_level=None, cached_statements=256)
+    try:
+        try:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _refuse_damaged(connection, path)
+            patiently(lambda: schema.prepare(connection, path))
+            _harden(connection, path)
+        except sqlite3.DatabaseError as exc:
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise BrokerFileError(path, f"the file is damaged: {exc}") from exc
+            raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def patiently(action: Callable[[], T], *, on_retry: Callable[[], object] | None = None) -> T:
+    """Do something that needs a lock, trying again for up to ``PATIENCE`` seconds while somebody else holds it.
+
+    The waits are short and random: SQLite's own back off to 100 ms, and then a lively neighbour always wins.
+    """
+    start = time.monotonic()
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as exc:
+            waited = time.monotonic() - start
+            if not is_busy(exc) or waited > PATIENCE:
+                raise
+        if on_retry is not None:
+            on_retry()
+        time.sleep(random.uniform(0.0001, 0.001 + waited / 50))  # noqa: S311 - not for secrets
+
+
+def _refuse_damaged(connection: sqlite3.Connection, path: str) -> None:
+    if os.path.getsize(path) > _CHECKED_UP_TO:
+        return  # it would take too long; what is damaged shows when it is met
+    verdict = patiently(lambda: connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict != "ok":
+        raise BrokerFileError(path, f"the file is damaged: {verdict}")
+
+
+def _harden(connection: sqlite3.Connection, path: str) -> None:
+    mode = patiently(lambda: connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+    if mode != "wal":
+        raise BrokerFileError(path, f"its file system does not let SQLite use a write-ahead log (it says {mode!r})")
+    settings = {
+        "synchronous": "FULL",
+        "wal_autocheckpoint": 4000,  # pages; a checkpoint costs two fsyncs, so not too often
+        "journal_size_limit": _JOURNAL_LIMIT,
+        "temp_store": "MEMORY",
+        "cache_size": -64 * 1024,  # KiB
+        "secure_delete": "OFF",  # some builds have it on, which doubles what a removal writes
+    }
+    if sys.platform == "darwin":
+        # There, a plain fsync leaves the data in the drive's cache.
+        settings |= {"fullfsync": "ON", "checkpoint_fullfsync": "ON"}
+    for name, value in settings.items():
+        connection.execute(f"PRAGMA {name} = {value}")
+    if connection.execute("PRAGMA synchronous").fetchone()[0] < 2:
+        raise BrokerFileError(path, "SQLite does not let synchronous=FULL be set")
+
+
+def proof_of_durability(connection: sqlite3.Connection) -> str:
+    """Return the settings that are really in force, as SQLite reads them back."""
+    names = ["journal_mode", "synchronous"] + (["fullfsync"] if sys.platform == "darwin" else [])
+    return ", ".join(f"{name}={connection.execute(f'PRAGMA {name}').fetchone()[0]}" for name in names)

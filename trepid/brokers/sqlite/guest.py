@@ -1,0 +1,87 @@
+"""Publishing as a guest: on the caller's own connection, inside the caller's own transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+
+from trepid.brokers.sqlite import schema, statements
+from trepid.brokers.sqlite.clock import HighWater
+from trepid.brokers.sqlite.faults import typed_errors
+from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.transaction import Transaction
+from trepid.errors import UnsupportedError
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Published
+
+
+def publish_in(path: str, clock: HighWater, connection: object, batch: Sequence[Publication]) -> list[Published]:
+    """Store messages with the caller's own changes.
+
+    Raises:
+      UnsupportedError: if *connection* is no :class:`sqlite3.Connection` to the file at *path*.
+      RuntimeError: if no transaction is open, and the connection would not open one by itself.
+    """
+    if not isinstance(connection, sqlite3.Connection):
+        raise UnsupportedError(
+            f"enqueuing on a {type(connection).__name__}", "SQLite", "pass a sqlite3.Connection to the broker's file"
+        )
+    with typed_errors(path):
+        _refuse_other_file(path, connection)
+        _require_transaction(connection)
+        text_factory, connection.text_factory = connection.text_factory, str
+        try:
+            cursor = connection.cursor()
+            cursor.row_factory = None
+            return _publish(clock, connection, cursor, batch)
+        finally:
+            connection.text_factory = text_factory
+
+
+def _refuse_other_file(path: str, connection: sqlite3.Connection) -> None:
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    opened = next((row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main"), "")
+    opened = os.fsdecode(opened) if isinstance(opened, bytes) else str(opened)
+    if not opened or not os.path.samefile(opened, path):
+        raise UnsupportedError(
+            f"enqueuing on a connection to {opened or 'a temporary database'!r}",
+            "SQLite",
+            f"the messages are in {path!r}, and one transaction cannot span two files",
+        )
+    schema.refuse_newer(path, cursor.execute("PRAGMA main.user_version").fetchone()[0])
+
+
+def _require_transaction(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        return
+    manual = connection.isolation_level is None
+    # From Python 3.12 on there is `autocommit`: -1 is the old way, True leaves transactions to the caller.
+    if getattr(connection, "autocommit", -1) != -1:
+        manual = bool(getattr(connection, "autocommit", False))
+    if manual:
+        raise RuntimeError("no transaction is open on this connection; execute BEGIN IMMEDIATE first, and commit after")
+    # What sqlite3 would do by itself at the first change; done before anything is read, so that what is read holds.
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _publish(
+    clock: HighWater, connection: sqlite3.Connection, cursor: sqlite3.Cursor, batch: Sequence[Publication]
+) -> list[Published]:
+    cursor.execute("SAVEPOINT trepid_publish")
+    try:
+        # A write comes first: it takes the write lock, without which the last place might be given once more.
+        cursor.execute(statements.LOCK_HEAD)
+        seq, stored = cursor.execute(statements.HEAD).fetchone()
+        transaction = Transaction(connection, cursor, clock.read(stored), seq)
+        published = publish(transaction, batch)
+        transaction.close()
+    except BaseException:
+        # All or nothing, also for a caller who goes on and commits the rest.
+        if connection.in_transaction:
+            cursor.execute("ROLLBACK TO trepid_publish")
+            cursor.execute("RELEASE trepid_publish")
+        raise
+    cursor.execute("RELEASE trepid_publish")
+    return published

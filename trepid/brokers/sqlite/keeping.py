@@ -1,0 +1,136 @@
+"""Queues, dead letters and removal, inside a write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from trepid.brokers.sqlite import statements
+from trepid.brokers.sqlite.rows import NUMBERS, Row, load
+from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, Transaction, WORK
+from trepid.errors import QueueBusyError
+from trepid.rules import lifecycle
+from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
+
+_AT_ONCE = 1000
+
+
+def declare(tx: Transaction, queues: Sequence[str]) -> None:
+    """Make queues exist."""
+    for name in queues:
+        if tx.find_queue(name) is None:
+            tx.run(statements.ADD_QUEUE, (name,))
+            tx.forget_queues()
+
+
+def delete(tx: Transaction, queue: str) -> None:
+    """Remove a queue with everything in it, unless a message of it is leased."""
+    found = tx.find_queue(queue)
+    if found is None:
+        return
+    key = found[0]
+    tx.observe(key)
+    (leased,) = tx.run(statements.LEASED, (key,)).fetchone()
+    if leased:
+        raise QueueBusyError(queue, leased)
+    # A million messages are not removed in one transaction, which would keep everybody waiting; the name goes at once.
+    tx.run(statements.UNNAME_QUEUE, (key,))
+    _clear(tx, key, _AT_ONCE)
+    tx.forget_queues()
+    tx.news |= ENDED_SOMETHING
+
+
+def _clear(tx: Transaction, key: int, most: int) -> int:
+    rows = [load(found) for found in tx.run(statements.OF_QUEUE, (key, most))]
+    tx.remove(rows)
+    if len(rows) < most:
+        tx.run(statements.DROP_QUEUE, (key,))
+        tx.forget_queues()
+    return len(rows)
+
+
+def pause(tx: Transaction, queue: str, paused: bool) -> None:  # noqa: FBT001 - called through `OwnerThread.run`
+    """Pause or resume a queue."""
+    tx.run(statements.PAUSE_QUEUE, (paused, tx.queue(queue)))
+    tx.forget_queues()
+    if not paused:
+        tx.news |= WORK
+
+
+def requeue(tx: Transaction, queue: str, ids: Sequence[str] | None, limit: int) -> int:
+    """Bring dead messages back; those whose unique key is taken stay dead."""
+    key = tx.queue(queue)
+    tx.observe(key)
+    came = 0
+    for row in _dead(tx, key) if ids is None else _named(tx, key, ids):
+        if came >= limit:
+            break
+        if row.life.state is not DEAD or (row.unique is not None and _is_held(tx, key, row.unique)):
+            continue
+        tx.move(row, lifecycle.requeue(row.life, tx.next_seq(), tx.now))
+        came += 1
+    return came
+
+
+def _is_held(tx: Transaction, queue: int, unique: str) -> bool:
+    row = tx.aged(tx.by_unique(queue, unique))
+    return row is not None and row.life.state not in ENDED
+
+
+def _dead(tx: Transaction, queue: int) -> Iterator[Row]:
+    """Yield the dead messages of a queue in order, without holding a cursor open while they are changed."""
+    after = 0
+    while rows := [load(found) for found in tx.run(statements.DEAD, (queue, after, _AT_ONCE))]:
+        yield from rows
+        after = rows[-1].life.seq
+
+
+def _named(tx: Transaction, queue: int, ids: Sequence[str]) -> Iterator[Row]:
+    for id in dict.fromkeys(ids):
+        row = tx.aged(tx.by_id(queue, id))
+        if row is not None:
+            yield row
+
+
+def purge(tx: Transaction, queue: str, states: Sequence[State], ids: Sequence[str] | None, limit: int) -> int:
+    """Forget messages in some states, leased ones never."""
+    key = tx.queue(queue)
+    tx.observe(key)
+    wanted = set(states) - {LEASED}
+    rows: list[Row] = []
+    if ids is not None:
+        rows = [row for row in _named(tx, key, ids) if row.life.state in wanted][:limit]
+    else:
+        for state in wanted:
+            rows += _in_state(tx, key, state, limit - len(rows))
+    tx.remove(rows)
+    if rows:
+        tx.news |= ENDED_SOMETHING
+    return len(rows)
+
+
+def _in_state(tx: Transaction, queue: int, state: State, limit: int) -> list[Row]:
+    if state in (READY, SCHEDULED):
+        # A queue that was not looked at for a while says `scheduled` of what is ready by now.
+        found = tx.run(statements.WAITING, (queue, tx.now, state is READY, limit))
+    else:
+        found = tx.run(statements.ENDED, (queue, NUMBERS[state], tx.now, limit))
+    return [load(each) for each in found]
+
+
+def reap(tx: Transaction, limit: int) -> int:
+    """Carry out what time has decided, everywhere."""
+    moved = sum(tx.observe(tx.queue(name)) for name in tx.queue_names())
+    tx.run(statements.DROP_DEPARTED, (tx.now,))
+    return moved + sweep(tx, limit)
+
+
+def sweep(tx: Transaction, most: int) -> int:
+    """Clear away some of what is to be forgotten, and return how much."""
+    rows = [load(found) for found in tx.run(statements.FORGETTABLE, (tx.now, most))]
+    if rows:
+        tx.remove(rows)
+    left = most - len(rows)
+    for key in list(tx.deleted_queues()):
+        if left > 0:
+            left -= _clear(tx, key, left)
+    return most - left

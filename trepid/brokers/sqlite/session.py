@@ -1,0 +1,253 @@
+"""The session: what the port promises, as requests to two threads."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, final
+
+import attrs
+import trio
+from typing_extensions import TypeVarTuple, Unpack
+
+from trepid.brokers.sqlite import guest, keeping, leasing, looking, settling
+from trepid.brokers.sqlite.clock import HighWater
+from trepid.brokers.sqlite.doorbell import Bell, Ringer
+from trepid.brokers.sqlite.engine import Reader, Writer
+from trepid.brokers.sqlite.looking import Reading
+from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.thread import OwnerThread
+from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK, Transaction
+from trepid.brokers.sqlite.waiting import POLL, Waiting
+from trepid.errors import UnsupportedError
+from trepid.ports.broker import Session
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import (
+    Absent,
+    Cursor,
+    Delivery,
+    Ending,
+    Extension,
+    MessageView,
+    Page,
+    Publication,
+    QueueStats,
+    Ref,
+    Settlement,
+)
+from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.publishing import Published
+
+R = TypeVar("R")
+Args = TypeVarTuple("Args")
+
+_LONGEST_SLEEP = 1.0
+"""Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
+
+
+@attrs.frozen
+class Statistics:
+    """What a session has done so far.
+
+    Attributes:
+      transactions: write transactions begun for requests.
+      requests: requests carried by them.
+      largest_group: the most requests that one transaction carried.
+      isolated: groups that were run again because one request of them failed.
+      busy_retries: how often the file was locked by others.
+      rings: how often other sessions were woken.
+      reads: requests that only looked.
+    """
+
+    transactions: int
+    requests: int
+    largest_group: int
+    isolated: int
+    busy_retries: int
+    rings: int
+    reads: int
+
+
+@final
+class SQLiteSession(Session):
+    """An open SQLite broker.  Made by :meth:`SQLiteBroker.open`."""
+
+    def __init__(self, path: str, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = HighWater(clock)
+        self._process = os.getpid()
+        self._bell = Bell(path)
+        self._ringer = Ringer(path, self._bell)
+        self._writer_engine = Writer(path, self._clock, self._ringer)
+        self._reader_engine = Reader(path, self._clock)
+        name = os.path.basename(path)
+        self._writer = OwnerThread[Transaction](self._writer_engine, f"trepid writes {name}", tell=self._told)
+        self._reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
+        self._waiting: Waiting
+        self._turns = [0]
+        self._capabilities: Capabilities
+
+    async def start(self) -> None:
+        """Open the file and hang up the bell."""
+        await self._writer.start()
+        await self._reader.start()
+        self._capabilities = Capabilities(
+            engine=f"SQLite {sqlite3.sqlite_version}",
+            durability="fsync",
+            durability_proof=self._writer_engine.proof,
+            delay_resolution=0.01,
+            same_transaction=True,
+        )
+        self._waiting = Waiting(self._bell, self._version, await self._version())
+        self._bell.hang()
+
+    async def close(self) -> None:
+        """End the threads, and leave nothing behind."""
+        self._bell.take_down()
+        await self._reader.close()
+        await self._writer.close()
+
+    def statistics(self) -> Statistics:
+        """Return what the session has done so far; no checkpoint."""
+        tally = self._writer.tally
+        return Statistics(
+            tally.transactions,
+            tally.requests,
+            tally.largest_group,
+            tally.isolated,
+            self._writer_engine.busy_retries + self._reader_engine.busy_retries,
+            self._ringer.rung,
+            self._reader.tally.requests,
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    async def _write(self, function: Callable[[Transaction, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+        self._stay_home()
+        return await self._writer.run(function, *args)
+
+    async def _read(self, function: Callable[[Reading, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+        self._stay_home()
+        return await self._reader.run(function, *args)
+
+    def _stay_home(self) -> None:
+        if os.getpid() != self._process:
+            raise UnsupportedError("being used across fork()", "SQLite", "open the broker in the new process")
+
+    def _told(self, news: int) -> None:
+        self._waiting.tell(news)
+
+    async def _version(self) -> int:
+        return await self._read(looking.version)
+
+    async def now(self) -> float:
+        return await self._read(looking.clock)
+
+    # ---------------------------------------------------------------------------------------------------- queues
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        await self._write(keeping.declare, queues)
+
+    async def queues(self) -> list[str]:
+        return await self._read(looking.queues)
+
+    async def delete(self, queue: str) -> None:
+        await self._write(keeping.delete, queue)
+
+    async def pause(self, queue: str) -> None:
+        await self._write(keeping.pause, queue, True)
+
+    async def resume(self, queue: str) -> None:
+        await self._write(keeping.pause, queue, False)
+
+    async def stats(self, queue: str) -> QueueStats:
+        return await self._read(looking.stats, queue)
+
+    # ------------------------------------------------------------------------------------------- a message's life
+
+    async def publish(self, batch: Sequence[Publication]) -> list[Published]:
+        return await self._write(publish, batch)
+
+    def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
+        """Store messages in the caller's own transaction, on the caller's own connection to the same file.
+
+        They are there once the caller commits, and gone if it rolls back.  Workers notice them within a tenth of a
+        second.
+
+        Raises:
+          UnsupportedError: if *connection* is no :class:`sqlite3.Connection` to this file.
+          RuntimeError: if no transaction is open, and the connection would not open one by itself.
+        """
+        return guest.publish_in(self._path, self._clock, connection, batch)
+
+    async def lease(
+        self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
+    ) -> list[Delivery]:
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit}")
+        give_up = trio.current_time() + wait
+        wish = leasing.Wish(queues, limit, lease_for, owner, self._turns)
+        while True:
+            seen = self._waiting.count(WORK)
+            # Counted from before it is asked for, so that it never ends later here than there.
+            deadline = trio.current_time() + lease_for
+            claim = await self._write(leasing.lease, wish, deadline)
+            # From here to the return there is no checkpoint: what was leased is handed over.
+            if claim.deliveries or trio.current_time() >= give_up:
+                return claim.deliveries
+            await self._waiting.more(WORK, seen, min(give_up, _alarm(claim.wait)))
+
+    async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
+        return await self._write(leasing.extend, refs, lease_for, trio.current_time() + lease_for)
+
+    async def settle(self, batch: Sequence[Settlement], *, then: Sequence[Publication] = ()) -> list[Reply]:
+        return await self._write(settling.settle, batch, then)
+
+    async def cancel(self, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
+        return await self._write(settling.cancel, queue, ids, reason)
+
+    async def requeue(self, queue: str, ids: Sequence[str] | None = None, *, limit: int = 1000) -> int:
+        return await self._write(keeping.requeue, queue, ids, limit)
+
+    async def purge(
+        self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
+    ) -> int:
+        return await self._write(keeping.purge, queue, states, ids, limit)
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    async def get(self, queue: str, id: str) -> MessageView | None:
+        return await self._read(looking.get, queue, id)
+
+    async def peek(self, queue: str, state: State, *, limit: int = 100, after: Cursor | None = None) -> Page:
+        return await self._read(looking.peek, queue, state, limit, after or 0)
+
+    async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
+        give_up = trio.current_time() + wait
+        while True:
+            seen = self._waiting.count(ENDED_SOMETHING)
+            found = await self._read(looking.result, queue, id)
+            if found.ending is not Absent.PENDING or trio.current_time() >= give_up:
+                return found.ending
+            await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(found.wait)))
+
+    # ---------------------------------------------------------------------------------------------------- owners
+
+    async def held(self, owner: str) -> list[Ref]:
+        return await self._read(looking.held, owner)
+
+    async def expire_owner(self, owner: str) -> int:
+        return await self._write(leasing.expire_owner, owner)
+
+    async def reap(self, *, limit: int = 1000) -> int:
+        return await self._write(keeping.reap, limit)
+
+
+def _alarm(wait: float | None) -> float:
+    """Return the moment on Trio's clock to look again, where time may change something after *wait* seconds."""
+    if wait is None:
+        return float("inf")
+    return trio.current_time() + min(max(wait, 0.001), _LONGEST_SLEEP)

@@ -1,0 +1,86 @@
+"""Settling and cancelling, inside a write transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from trepid.brokers.sqlite import statements
+from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.rows import Row, write_failure
+from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, Transaction
+from trepid.ports.messages import Publication, Settlement
+from trepid.rules import lifecycle
+from trepid.rules.life import CancelReply, Life, Reply
+from trepid.rules.verdicts import Buried, Done, Failed, Verdict, Withdrawn
+
+
+def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
+    """End leases with verdicts, and publish what follows from the first."""
+    replies = []
+    for settlement in batch:
+        ref, verdict = settlement.ref, settlement.verdict
+        queue = tx.find_queue(ref.queue)
+        if queue is None:
+            replies.append(Reply.UNKNOWN)
+        elif type(verdict) is Done and verdict.keep > 0 and _done(tx, queue[0], settlement, verdict):
+            replies.append(Reply.APPLIED)
+        else:
+            replies.append(_settle(tx, queue[0], settlement))
+    if then and replies and replies[0] is Reply.APPLIED:
+        publish(tx, then)
+    return replies
+
+
+def _done(tx: Transaction, queue: int, settlement: Settlement, verdict: Done) -> bool:
+    """Take the commonest step by one guarded statement; false if the guard says that it is not the ordinary case."""
+    (seq, deliveries), now = settlement.ref.token, tx.now
+    guarded = (seq, queue, settlement.ref.id, deliveries, now)
+    done = tx.run(statements.DONE, (now, now + verdict.keep, verdict.result, verdict.unreadable, *guarded))
+    if not done.rowcount:
+        return False
+    tx.news |= ENDED_SOMETHING
+    tx.gone += 1
+    return True
+
+
+def _settle(tx: Transaction, queue: int, settlement: Settlement) -> Reply:
+    """Take any step, as the rules say."""
+    row = tx.by_id(queue, settlement.ref.id)
+    if row is None:
+        return Reply.UNKNOWN
+    verdict = settlement.verdict
+    life, reply = lifecycle.settle(row.life, settlement.ref.token, verdict, tx.now)
+    if life is row.life:
+        return reply
+    moved = tx.move(row, life)
+    if reply is Reply.APPLIED and moved is not None:
+        _keep_what_came_of_it(tx, moved, life, verdict)
+    return reply
+
+
+def _keep_what_came_of_it(tx: Transaction, row: Row, life: Life, verdict: Verdict) -> None:
+    if isinstance(verdict, Done):
+        tx.run(statements.SET_RESULT, (verdict.result, verdict.unreadable, life.seq))
+        return
+    error = verdict.error if isinstance(verdict, (Failed, Buried, Withdrawn)) else None
+    if error is not None:
+        attempt = life.attempts + 1 if isinstance(verdict, Withdrawn) else life.failures - life.spent_failures
+        tx.add_failure(life.seq, write_failure(replace(error, at=tx.now, attempt=attempt)))
+
+
+def cancel(tx: Transaction, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
+    """Withdraw waiting messages, and ask for leased ones to be stopped."""
+    found = tx.find_queue(queue)
+    replies = []
+    for id in ids:
+        row = None if found is None else tx.aged(tx.by_id(found[0], id))
+        if row is None:
+            replies.append(CancelReply.UNKNOWN)
+            continue
+        life, reply = lifecycle.cancel(row.life, reason, tx.now)
+        if life is not row.life:
+            tx.move(row, life)
+        replies.append(reply)
+    return replies

@@ -1,0 +1,326 @@
+"""The owner thread: one thread with one database connection, which runs the requests of many tasks in few transactions.
+
+A commit costs a flush of the disk, whether it carries one request or a hundred.  So the thread begins a transaction as
+soon as there is something to do, runs in it whatever is waiting by then, commits once, and wakes all callers by one
+message to the event loop.  Under load, groups grow by themselves; an idle caller waits for nobody.
+
+Of the database it knows only what :class:`Engine` says.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, final
+
+import attrs
+import outcome
+import trio
+from typing_extensions import TypeVarTuple, Unpack
+
+Tx = TypeVar("Tx")
+Tx_co = TypeVar("Tx_co", covariant=True)
+R = TypeVar("R")
+Args = TypeVarTuple("Args")
+
+_LARGEST_GROUP: Final = 256
+_LONGEST_GROUP: Final = 0.05
+"""Seconds after which a group takes no further request: the first in it should not wait for ever more."""
+
+_CLOSING: Final = 5.0
+
+
+class Engine(Protocol[Tx_co]):
+    """What an owner thread asks of a database.  Only that thread calls it."""
+
+    def open(self) -> None:
+        """Connect."""
+
+    def begin(self) -> Tx_co:
+        """Begin a transaction, waiting a bounded time for others, and return what requests are given."""
+
+    def commit(self) -> object:
+        """Commit, and return news for the event loop; false news are not told."""
+
+    def rollback(self) -> None:
+        """Undo the transaction, if it still stands."""
+
+    def mark(self) -> object:
+        """Return a mark of what the transaction has changed so far."""
+
+    def untouched(self, mark: object) -> bool:
+        """Whether the transaction stands, and nothing has changed since the mark."""
+
+    def save(self) -> None:
+        """Set a savepoint."""
+
+    def undo(self) -> bool:
+        """Return to the savepoint and drop it; false if the whole transaction is lost."""
+
+    def keep(self) -> None:
+        """Drop the savepoint."""
+
+    def typed(self, exc: Exception) -> Exception:
+        """Return a new exception, of Trepid's, that says what *exc* says."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+@attrs.define(eq=False)
+class _Request:
+    """A function to be run in a transaction, and the task that waits for it."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    task: trio.lowlevel.Task | None
+    taken: bool = False
+    withdrawn: bool = False
+
+
+_Done: TypeAlias = list[tuple[_Request, outcome.Outcome[Any]]]
+
+
+@attrs.define(eq=False)
+class Tally:
+    """What an owner thread has done; written by the thread alone."""
+
+    transactions: int = 0
+    requests: int = 0
+    largest_group: int = 0
+    isolated: int = 0
+
+
+@final
+class OwnerThread(Generic[Tx]):
+    """A thread that owns a database connection.  Made by :meth:`start`.
+
+    Args:
+      engine: the database.
+      name: of the thread.
+      tell: called in the event loop with the news of each commit, after its callers were woken.
+      abandon: whether a cancelled caller may leave a request behind that is already being run; for requests that
+        change nothing.
+    """
+
+    def __init__(
+        self,
+        engine: Engine[Tx],
+        name: str,
+        *,
+        tell: Callable[[Any], object] | None = None,
+        abandon: bool = False,
+    ) -> None:
+        self.tally = Tally()
+        self._engine = engine
+        self._tell = tell
+        self._abandon = abandon
+        self._token = trio.lowlevel.current_trio_token()
+        # Guards everything that both threads write: the line, and who has taken or withdrawn a request.
+        self._guard = threading.Condition(threading.Lock())
+        self._line: deque[_Request] = deque()
+        self._closing = False
+        self._refusal: Exception | None = None
+        self._current: list[_Request] = []
+        self._ended = trio.Event()
+        # A daemon, so that a program whose event loop has crashed can still exit.
+        self._thread = threading.Thread(target=self._own, name=name, daemon=True)
+
+    # ------------------------------------------------------------------------------------------ in the event loop
+
+    async def start(self) -> None:
+        """Start the thread and wait until it is connected; if it cannot be, raise why, with the thread ended."""
+        self._thread.start()
+        try:
+            # The first request of the line is run before there is any transaction.
+            await self._wait(_Request(_nothing, (), None))
+        except BaseException:
+            await self.close()
+            raise
+
+    async def run(self, function: Callable[[Tx, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+        """Run ``function(transaction, *args)`` in the thread and return what it returns, once that is committed.
+
+        If it raises, what it changed is undone, and nobody else's request suffers.
+
+        Raises:
+          trio.ClosedResourceError: if the thread was closed.
+
+        Cancellation: until the thread has taken the request, it is withdrawn, and nothing has happened.  After that the
+        call waits for the commit, for a bounded time, and returns normally.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return await self._wait(_Request(function, args, None))  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        """End the thread after the requests it has; waits for some seconds at most."""
+        with self._guard:
+            self._closing = True
+            self._guard.notify()
+        if self._thread.ident is None:
+            return
+        with trio.CancelScope(deadline=trio.current_time() + _CLOSING, shield=True) as scope:
+            await self._ended.wait()
+        if not scope.cancelled_caught:
+            # It has said its last word; what is left of it takes microseconds.
+            self._thread.join()
+
+    async def _wait(self, request: _Request) -> Any:
+        request.task = trio.lowlevel.current_task()
+        with self._guard:
+            if self._closing or self._refusal is not None:
+                raise trio.ClosedResourceError("the broker's session is closed") from self._refusal
+            self._line.append(request)
+            self._guard.notify()
+        return await trio.lowlevel.wait_task_rescheduled(lambda _: self._withdraw(request))
+
+    def _withdraw(self, request: _Request) -> trio.lowlevel.Abort:
+        with self._guard:
+            if request.taken and not self._abandon:
+                return trio.lowlevel.Abort.FAILED
+            request.withdrawn = True
+            request.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+    def _deliver(self, done: _Done, news: object) -> None:
+        for request, result in done:
+            task, request.task = request.task, None
+            if task is not None:
+                trio.lowlevel.reschedule(task, result)
+        if news and self._tell is not None:
+            self._tell(news)
+
+    # ---------------------------------------------------------------------------------------------- in the thread
+
+    def _own(self) -> None:
+        """The life of the thread."""
+        try:
+            self._engine.open()
+            self._post([(request, outcome.Value(None)) for request in self._take(1)])
+            while self._something_to_do():
+                self._post(*self._group())
+        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            self._refusal = exc
+        finally:
+            with self._guard:
+                self._closing = True
+            refusal = self._refusal or trio.ClosedResourceError("the broker's session is closed")
+            try:
+                self._engine.close()
+            except Exception as exc:  # noqa: BLE001 - it is closed as far as anybody can tell
+                refusal = exc
+            # Those of an unfinished group, too; whoever has an answer already gets no second one.
+            self._post(self._all_failed([*self._current, *self._take(len(self._line))], refusal))
+            self._call(self._ended.set)
+
+    def _something_to_do(self) -> bool:
+        with self._guard:
+            while not self._line and not self._closing:
+                self._guard.wait()
+            return bool(self._line)
+
+    def _take(self, most: int, taken: list[_Request] | None = None) -> Iterator[_Request]:
+        """Take requests from the line, one by one: each can be withdrawn until its turn comes."""
+        until = time.monotonic() + _LONGEST_GROUP
+        for _ in range(most):
+            with self._guard:
+                while self._line and self._line[0].withdrawn:
+                    self._line.popleft()
+                if not self._line or (taken and time.monotonic() > until):
+                    return
+                request = self._line.popleft()
+                request.taken = True
+            if taken is not None:
+                taken.append(request)
+            yield request
+
+    def _group(self) -> tuple[_Done, object]:
+        """Run what is waiting in one transaction, and return the answers and the news."""
+        engine = self._engine
+        try:
+            transaction = engine.begin()
+        except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
+            return self._all_failed(list(self._take(len(self._line))), exc), None
+        taken = self._current = list[_Request]()
+        done: _Done = []
+        try:
+            for request in self._take(_LARGEST_GROUP, taken):
+                done.append((request, self._run(transaction, request)))
+            news = engine.commit()
+        except Exception as exc:  # noqa: BLE001 - it is found out below whose fault it is
+            engine.rollback()
+            done, news = self._one_failed(taken, exc)
+        self.tally.transactions += bool(taken)
+        self.tally.requests += len(taken)
+        self.tally.largest_group = max(self.tally.largest_group, len(taken))
+        return done, news
+
+    def _run(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
+        mark = self._engine.mark()
+        try:
+            return outcome.Value(request.function(transaction, *request.args))
+        except Exception as exc:
+            if not self._engine.untouched(mark):
+                raise
+            # A mere refusal: the others need not be run again.
+            return outcome.Error(self._engine.typed(exc))
+
+    def _one_failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
+        """Run a group again, with a savepoint for each request, so that only the bad one fails."""
+        if len(taken) == 1:
+            return self._all_failed(taken, cause), None
+        self.tally.isolated += 1
+        engine = self._engine
+        try:
+            transaction = engine.begin()
+            done = [(request, self._run_saved(transaction, request)) for request in taken]
+            return done, engine.commit()
+        except Exception:  # noqa: BLE001 - it is found out there who is refused, and why
+            engine.rollback()
+            return self._each_alone(taken)
+
+    def _run_saved(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
+        self._engine.save()
+        try:
+            result = outcome.Value(request.function(transaction, *request.args))
+        except Exception as exc:
+            if not self._engine.undo():
+                raise
+            return outcome.Error(self._engine.typed(exc))
+        self._engine.keep()
+        return result
+
+    def _each_alone(self, taken: list[_Request]) -> tuple[_Done, object]:
+        """The transaction itself was lost, for want of space, say: what fits alone shall be stored."""
+        for n, request in enumerate(taken):
+            try:
+                transaction = self._engine.begin()
+            except Exception as exc:  # noqa: BLE001 - nobody gets in now
+                return self._all_failed(taken[n:], exc), None
+            try:
+                result: outcome.Outcome[Any] = outcome.Value(request.function(transaction, *request.args))
+                news = self._engine.commit()
+            except Exception as exc:  # noqa: BLE001 - the answer to this request
+                self._engine.rollback()
+                result, news = outcome.Error(self._engine.typed(exc)), None
+            self._post([(request, result)], news)
+        return [], None
+
+    def _all_failed(self, requests: Sequence[_Request], exc: Exception) -> _Done:
+        return [(request, outcome.Error(self._engine.typed(exc))) for request in requests]
+
+    def _post(self, done: _Done, news: object = None) -> None:
+        if done or news:
+            self._call(self._deliver, done, news)
+
+    def _call(self, function: Callable[..., object], *args: object) -> None:
+        try:
+            self._token.run_sync_soon(function, *args)
+        except trio.RunFinishedError:
+            pass  # the loop has crashed; nobody is left to be told
+
+
+def _nothing(_: object) -> None:
+    """The request by which a caller waits for the connection."""

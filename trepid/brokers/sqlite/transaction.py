@@ -1,0 +1,173 @@
+"""One open write transaction: the time it acts on, the places it gives away, and the rows it moves."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from trepid.brokers.sqlite import departed, statements
+from trepid.brokers.sqlite.rows import Row, dump, load
+from trepid.errors import UnknownQueueError
+from trepid.rules import lifecycle
+from trepid.rules.life import ENDED, LEASED, Life
+
+_LAPSED_AT_ONCE = 10_000
+
+
+WORK: Final = 1
+"""News: something may be leased, or will be at an earlier moment than was known."""
+
+ENDED_SOMETHING: Final = 2
+"""News: something has ended."""
+
+
+class Transaction:
+    """A write transaction on a broker's file.  Whoever has one is the only writer.
+
+    Attributes:
+      run: executes a statement.
+      now: the broker's time in this transaction.
+      seq: the last place given in the order of publishing.
+      news: what has come about, a sum of WORK and ENDED_SOMETHING.
+      gone: how many messages have ended here, for the pace of removing others.
+    """
+
+    __slots__ = ("_deleted", "_queues", "connection", "gone", "news", "now", "run", "run_many", "seq")
+
+    def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, now: float, seq: int) -> None:
+        self.connection = connection
+        self.run = cursor.execute
+        self.run_many = cursor.executemany
+        self.now = now
+        self.seq = seq
+        self.news = 0
+        self.gone = 0
+        self._queues: dict[str, tuple[int, bool]] | None = None
+        self._deleted: list[int] = []
+
+    def next_seq(self) -> int:
+        """Give a place in the order of publishing."""
+        self.seq += 1
+        return self.seq
+
+    def close(self) -> None:
+        """Store the time and the places given, before the commit."""
+        self.run(statements.SET_HEAD, (self.seq, self.now))
+
+    # ----------------------------------------------------------------------------------------------------- queues
+
+    def find_queue(self, name: str) -> tuple[int, bool] | None:
+        """Return the key of a declared queue, and whether it is paused."""
+        return self._all_queues().get(name)
+
+    def queue(self, name: str) -> int:
+        """Return the key of a declared queue.
+
+        Raises:
+          UnknownQueueError: if there is none.
+        """
+        found = self.find_queue(name)
+        if found is None:
+            raise UnknownQueueError(name)
+        return found[0]
+
+    def queue_names(self) -> list[str]:
+        """Return the names of all declared queues."""
+        return list(self._all_queues())
+
+    def deleted_queues(self) -> list[int]:
+        """Return the keys of deleted queues that still have messages."""
+        self._all_queues()
+        return self._deleted
+
+    def _all_queues(self) -> dict[str, tuple[int, bool]]:
+        if self._queues is None:
+            found = self.run(statements.QUEUES).fetchall()
+            self._queues = {name: (key, bool(paused)) for key, name, paused in found if name is not None}
+            self._deleted = [key for key, name, _ in found if name is None]
+        return self._queues
+
+    def forget_queues(self) -> None:
+        """Look at the table of queues again: it was changed, or a change of it undone."""
+        self._queues = None
+
+    # --------------------------------------------------------------------------------------------------- messages
+
+    def stored(self, queue: int, id: str) -> Row | None:
+        """Return what is stored under an id, also if it should have been forgotten by now."""
+        found = self.run(statements.BY_ID, (queue, id)).fetchone()
+        return None if found is None else load(found)
+
+    def by_id(self, queue: int, id: str) -> Row | None:
+        """Return a message as it is stored, unless it is to be forgotten by now."""
+        return self._present(self.run(statements.BY_ID, (queue, id)).fetchone())
+
+    def by_unique(self, queue: int, key: str) -> Row | None:
+        """Return the stored live holder of a unique key."""
+        return self._present(self.run(statements.BY_UNIQUE, (queue, key)).fetchone())
+
+    def _present(self, found: tuple[Any, ...] | None) -> Row | None:
+        if found is None:
+            return None
+        row = load(found)
+        forget = row.life.forget
+        return row if forget is None or forget > self.now else None
+
+    def aged(self, row: Row | None) -> Row | None:
+        """Let time decide about a message, and return it unless that made it gone."""
+        if row is None:
+            return None
+        life = lifecycle.elapse(row.life, self.now)
+        return row if life is row.life else self.move(row, life)
+
+    def move(self, row: Row, new: Life) -> Row | None:
+        """Give a message its new life, and return it unless that is over and not to be kept."""
+        old = row.life
+        moved = row.with_life(new)
+        if new.state in ENDED and old.state not in ENDED:
+            self.news |= ENDED_SOMETHING
+            self.gone += 1
+            if new.forget is not None and new.forget <= self.now:
+                self.remove([moved], stored=old.seq)
+                return None
+        elif new.state is not LEASED:
+            self.news |= WORK
+        self.run(statements.SET_LIFE, (*dump(new), old.seq))
+        if new.seq != old.seq:
+            self.run(statements.MOVE_PAYLOAD, (new.seq, old.seq))
+            self.run(statements.MOVE_FAILURES, (new.seq, old.seq))
+        return moved
+
+    def add_failure(self, seq: int, failure: bytes) -> None:
+        """Keep a failure of the message with this place."""
+        self.run(statements.ADD_FAILURE, (seq, failure, seq))
+
+    def remove(self, rows: Iterable[Row], *, stored: int | None = None) -> None:
+        """Forget messages, but not that they were published.
+
+        Args:
+          rows: which.
+          stored: the place under which the only one of them is stored, if that differs.
+        """
+        tokens, places = [], []
+        for row in rows:
+            tokens.append(row.token)
+            places.append((row.life.seq if stored is None else stored,))
+        self.run_many(statements.DELETE_MESSAGE, places)
+        self.run_many(statements.DELETE_PAYLOAD, places)
+        self.run_many(statements.DELETE_FAILURES, places)
+        departed.add(self.run, tokens, self.now)
+
+    # ------------------------------------------------------------------------------------------------------- time
+
+    def observe(self, queue: int) -> int:
+        """Carry out what time has decided in a queue about leases and ttls, and return how much it was.
+
+        What it leaves for the next time, where there are very many, is not leased and not counted wrongly meanwhile.
+        """
+        lapsed = self.run(statements.LAPSED, (queue, self.now, _LAPSED_AT_ONCE)).fetchall()
+        lapsed += self.run(statements.OVERDUE, (queue, self.now, _LAPSED_AT_ONCE)).fetchall()
+        for found in lapsed:
+            self.aged(load(found))
+        return len(lapsed)

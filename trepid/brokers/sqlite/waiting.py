@@ -1,0 +1,83 @@
+"""Waiting for news in one session: from its own commits, from other sessions' bells, or from a look at the file."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import trio
+
+from trepid.brokers.sqlite.doorbell import Bell
+from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK
+
+POLL: Final = 0.1
+"""Seconds between looks at the file while somebody waits: the net under the bells."""
+
+
+@final
+class Waiting:
+    """The tasks of a session that wait for news.
+
+    There is no background task: one of the waiting tasks listens for all of them, and hands over when it leaves.
+
+    Args:
+      bell: the session's bell.
+      look: returns a number that changes when another connection commits.
+      version: what it returned when the session was opened.
+    """
+
+    def __init__(self, bell: Bell, look: Callable[[], Awaitable[int]], version: int) -> None:
+        self._bell = bell
+        self._look = look
+        self._version = version
+        self._next_look = 0.0
+        self._lot = trio.lowlevel.ParkingLot()
+        self._listening: trio.CancelScope | None = None
+        self._counts = {WORK: 0, ENDED_SOMETHING: 0}
+
+    def count(self, kind: int) -> int:
+        """Return a number that grows with each news of one kind."""
+        return self._counts[kind]
+
+    def tell(self, news: int) -> None:
+        """Wake who waits for these news; called in the event loop."""
+        for kind in self._counts:
+            self._counts[kind] += bool(news & kind)
+        self._lot.unpark_all()
+        if self._listening is not None:
+            self._listening.cancel(reason="there is news")
+
+    async def more(self, kind: int, seen: int, until: float) -> None:
+        """Wait for news of a kind that were not there when its count was *seen*, or until a moment on Trio's clock."""
+        with trio.CancelScope(deadline=until):
+            while self.count(kind) == seen:
+                if self._listening is None:
+                    await self._listen()
+                else:
+                    await self._lot.park()
+
+    async def _listen(self) -> None:
+        """Wait for whatever comes first: a bell, news of this session's own, or the time to look at the file."""
+        if trio.current_time() >= self._next_look + POLL:
+            self._next_look = trio.current_time() + POLL  # nobody has waited for a while
+        self._listening = scope = trio.CancelScope(deadline=self._next_look)
+        news = 0
+        try:
+            with scope:
+                if self._bell.descriptor is None:
+                    await trio.sleep_forever()
+                else:
+                    await trio.lowlevel.wait_readable(self._bell.descriptor)
+            news = self._bell.heard()
+            # Also where bells ring all the time: who enqueues in his own transaction rings none.
+            if trio.current_time() >= self._next_look:
+                self._next_look = trio.current_time() + POLL
+                version = await self._look()
+                if version != self._version:
+                    self._version = version
+                    news = WORK | ENDED_SOMETHING
+        finally:
+            self._listening = None
+            self._lot.unpark()  # somebody else listens now, if anybody waits
+            if news:
+                self.tell(news)
