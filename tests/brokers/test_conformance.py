@@ -1,8 +1,13 @@
 """Every engine that ships with Trepid keeps the promises of the port: one test per engine and promise."""
 
+import itertools
+import time
+
 import pytest
+import trio
 
 from trepid.brokers.memory import MemoryBroker
+from trepid.brokers.sqlite import SQLiteBroker
 from trepid.testing.conformance import CASES, check_broker
 
 NAMES = [case.name for case in CASES]
@@ -12,3 +17,28 @@ NAMES = [case.name for case in CASES]
 async def test_memory(name, autojump_clock):
     conformance = await check_broker(MemoryBroker, cases=[name])
     assert conformance.passed == (name,), "the memory broker supports everything"
+
+
+class BentClock:
+    """The wall clock, moved on at will: so hours pass at once, while waits take the time they say."""
+
+    def __init__(self):
+        self.ahead = 0.0
+
+    def __call__(self):
+        return time.time() + self.ahead
+
+    async def bend(self, seconds):
+        self.ahead += seconds
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_sqlite(name, tmp_path):
+    clock, numbers = BentClock(), itertools.count()
+
+    def make_broker():
+        return SQLiteBroker(tmp_path / f"{next(numbers)}.db", clock=clock)
+
+    conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
+    assert conformance.passed == (name,), "SQLite supports everything"
