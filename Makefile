@@ -19,7 +19,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c '$(PROBE)' >/dev/null 2>&1 && { echo $$python; break; }; done)
 
 # What the type checkers read strictly; folders that are not there yet are left out.
-TYPED = trepid $(wildcard demo bench tests/types)
+TYPED = trepid $(wildcard demo benchmarks tests/types)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -86,7 +86,7 @@ chaos: $(VENV)/.dev ## Run the long storm of killed workers
 
 .PHONY: bench
 bench: $(VENV)/.dev ## Measure Trepid beside a rival
-	$(BIN)/python -m bench $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Build the documentation to build/docs, warnings are errors
@@ -112,7 +112,7 @@ check: lint types rooms ## Run all gates: lint, types, rooms (with `make -k chec
 lint: $(VENV)/.dev ## Gate: style (ruff), format, and Trio's own rules (flake8-async)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/flake8 trepid tests $(wildcard demo bench)
+	$(BIN)/flake8 trepid tests $(wildcard demo benchmarks)
 
 .PHONY: types
 types: $(VENV)/.dev ## Gate: types, with mypy and with pyright
