@@ -1,0 +1,42 @@
+"""Running a worker from ordinary, blocking code."""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from trepid.connection import open_connection
+from trepid.ports.broker import Broker
+from trepid.runtime.report import Report
+from trepid.runtime.worker import Worker
+
+TERMINATION = (signal.SIGINT, signal.SIGTERM)
+"""The signals that stop a worker which owns its process."""
+
+
+def run(worker: Worker, url_or_broker: str | Broker) -> Report:
+    """Run a worker until it is stopped: the whole of a program's ``main``.
+
+    SIGINT and SIGTERM stop it unless the worker's ``handle_signals`` says otherwise: the first one softly, the second
+    at once.
+
+    Args:
+      worker: what to run.
+      url_or_broker: as for :func:`open_connection`.
+
+    Returns:
+      What it did.
+
+    Raises:
+      BrokerURLError, UnsupportedError: if the URL cannot be used.
+      BrokerFileError, BrokerLostError: if the broker cannot be opened.
+    """
+    if worker.handle_signals is None:
+        worker = worker.options(handle_signals=TERMINATION)
+
+    async def main() -> Report:
+        async with open_connection(url_or_broker) as connection:
+            return await worker.run(connection)
+
+    return trio.run(main)
