@@ -33,41 +33,51 @@ class JobRun:
     """When the job must have stopped because of its lease, on Trio's clock."""
     lease_ends: float
     """Until when the lease surely holds, on Trio's clock."""
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    scope: trio.CancelScope | None = None
+    """Made when the function starts."""
     cause: Cause | None = None
+    reason: str = ""
     actor: str = "?"
     terms: Terms | None = None
     started: float | None = None
-    ended: float | None = None
+    ended: bool = False
+    seconds: float = 0.0
+    """How long the attempt took; only kept where somebody wants to know."""
     timeout_at: float = inf
     deadline_cause: Cause = Cause.LOST
 
-    def start(self, now: float, timeout: float) -> None:
-        """The function starts now; its time begins to run."""
+    def start(self, now: float, timeout: float) -> trio.CancelScope:
+        """The function starts now; its time begins to run.  Returns the scope to run it in."""
         self.started = now
         self.timeout_at = now + timeout
-        self._set_deadline()
+        self.scope = trio.CancelScope(deadline=self._deadline())
+        if self.cause is not None:
+            self.scope.cancel(reason=self.reason)
+        return self.scope
 
     def stop(self, cause: Cause, reason: str) -> None:
         """Cancel the job.  The first cause stands."""
         if self.cause is None:
-            self.cause = cause
-        self.scope.cancel(reason=reason)
+            self.cause, self.reason = cause, reason
+        if self.scope is not None:
+            self.scope.cancel(reason=reason)
 
-    def extended(self, deadline: float, lease: float) -> None:
-        """The broker has confirmed the lease until *deadline*."""
-        self.lease_ends = deadline
-        self.fence = deadline - margin(lease)
-        self._set_deadline()
+    def extended(self, deadline: float, fence: float) -> None:
+        """The broker has confirmed the lease until *deadline*; the job must stop by *fence*."""
+        self.lease_ends, self.fence = deadline, fence
+        if self.scope is not None:
+            self.scope.deadline = self._deadline()
 
     def why_stopped(self) -> Cause | None:
         """Return why the scope was cancelled, or None if it was not."""
         if self.cause is not None:
             return self.cause
-        return self.deadline_cause if self.scope.cancel_called else None
+        return self.deadline_cause if self.scope is not None and self.scope.cancel_called else None
 
-    def _set_deadline(self) -> None:
+    def _deadline(self) -> float:
+        """Return the scope's deadline, and note what it stands for."""
         if self.timeout_at <= self.fence:
-            self.deadline_cause, self.scope.deadline = Cause.TIMEOUT, self.timeout_at
-        else:
-            self.deadline_cause, self.scope.deadline = Cause.LOST, self.fence
+            self.deadline_cause = Cause.TIMEOUT
+            return self.timeout_at
+        self.deadline_cause = Cause.LOST
+        return self.fence

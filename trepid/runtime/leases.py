@@ -40,16 +40,16 @@ async def renew(shift: Shift) -> None:
                 shift.troubled("renew leases", exc)
             else:
                 pause = beat
-                _follow(runs, extensions, lease)
+                _follow(runs, extensions, shift.margin)
 
 
-def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], lease: float) -> None:
+def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: float) -> None:
     for run, extension in zip(runs, extensions, strict=True):
         if extension.reply is Reply.APPLIED:
-            run.extended(extension.deadline, lease)
+            run.extended(extension.deadline, extension.deadline - margin)
             if extension.cancel is not None:
                 run.stop(Cause.CANCEL, extension.cancel)
-        elif run.ended is None:
+        elif not run.ended:
             run.stop(Cause.LOST, "the lease was lost")
 
 

@@ -59,7 +59,9 @@ class Performer:
             verdict = _verdict_on_base(exc, run)
             raise
         finally:
-            run.ended = trio.current_time()
+            run.ended = True
+            if self._shift.teller.jobs_heard and run.started is not None:
+                run.seconds = trio.current_time() - run.started
             if verdict is None:
                 self._shift.lost(run)
             else:
@@ -98,10 +100,10 @@ class Performer:
                 return Returned(reason="no room", started=False)
         error: Exception | None = None
         try:
-            run.start(trio.current_time(), ready.terms.timeout)
+            scope = run.start(trio.current_time(), ready.terms.timeout)
             if self._shift.teller.jobs_heard:
                 self._shift.tell_started(run)
-            with run.scope:
+            with scope:
                 value = await self._call(run, ready, place)
                 return attempts.succeeded(value, ready.terms.keep)
         except IslandLostError:

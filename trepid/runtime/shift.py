@@ -58,6 +58,7 @@ class Shift:
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
         self.held: dict[tuple[int, int], JobRun] = {}
         self.free = worker.tasks_limit
+        self.margin = margin(worker.lease)
         self.ready = False
         self.stopping = False
         self.stopped = trio.Event()
@@ -94,8 +95,7 @@ class Shift:
 
     def admit(self, delivery: Delivery) -> JobRun:
         """Take charge of a leased message."""
-        fence = delivery.deadline - margin(self.worker.lease)
-        run = JobRun(delivery, delivery.ref, fence, delivery.deadline)
+        run = JobRun(delivery, delivery.ref, delivery.deadline - self.margin, delivery.deadline)
         if not self.held:
             self._holding.set()
         self.held[delivery.token] = run
@@ -181,7 +181,7 @@ class Shift:
                 delivery.failures + 1,
                 outcome,
                 reply,
-                0.0 if run.started is None else (run.ended or trio.current_time()) - run.started,
+                run.seconds,
                 getattr(verdict, "delay", None),
                 None if error is None else f"{error.type}: {error.message}",
                 getattr(verdict, "reason", None) or (run.cause.value if run.cause else None),
@@ -194,7 +194,7 @@ class Shift:
         running = [
             (run.delivery.id, run.actor, now - run.started)
             for run in self.held.values()
-            if run.started is not None and run.ended is None
+            if run.started is not None and not run.ended
         ]
         return WorkerStatistics(
             self.owner, tuple(running), self.settler.unsettled, self.free, self.stopping, self.ready, self.tally.report()

@@ -209,16 +209,17 @@ class Ledger(Store):
         shelf = row.shelf
         del self.leased[life.seq]
         shelf.counts[N_LEASED] -= 1
-        shelf.counts[N_DONE] += 1
-        row.result, row.unreadable = verdict.result, verdict.unreadable
         if row.unique is not None and shelf.uniques.get(row.unique) is row:
             del shelf.uniques[row.unique]
         if row.watched:
             self.ended.append(row)
         if verdict.keep <= 0:
-            self.forget.live += 1
-            self.remove(row, now)
+            # Done, and in no agenda: nothing but its place among the rows is left of it.
+            del shelf.rows[row.id]
+            self.departed.add(row.token, now)
         else:
+            shelf.counts[N_DONE] += 1
+            row.result, row.unreadable = verdict.result, verdict.unreadable
             self.forget.add(now + verdict.keep, row)
 
     def cancel(self, queue: str, id: str, reason: str, now: float) -> CancelReply:
