@@ -115,7 +115,7 @@ def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: flo
     extensions = []
     for ref in refs:
         queue = tx.find_queue(ref.queue)
-        row = None if queue is None else tx.by_id(queue[0], ref.id)
+        row = None if queue is None else tx.leased_by(ref.token, queue[0], ref.id)
         if row is None:
             extensions.append(Extension(Reply.UNKNOWN))
             continue

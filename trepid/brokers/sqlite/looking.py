@@ -160,6 +160,13 @@ def held(reading: Reading, owner: str) -> list[Ref]:
     return [Ref(names[row.queue], row.id, row.life.token) for row in rows]
 
 
+def asked(reading: Reading, owner: str) -> list[tuple[Ref, str]]:
+    """Return the leases of an owner that were asked to stop, with the reasons."""
+    names = {key: name for key, name, _ in reading.run(statements.QUEUES)}
+    rows = [load(found) for found in reading.run(statements.ASKED, (owner, reading.now))]
+    return [(Ref(names[row.queue], row.id, row.life.token), row.life.cancel or "") for row in rows]
+
+
 def stats(reading: Reading, queue: str) -> QueueStats:
     """Count the messages of a queue."""
     (key, paused), run, now = reading.queue(queue), reading.run, reading.now

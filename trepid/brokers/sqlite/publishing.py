@@ -134,12 +134,12 @@ class _Planner:
         return planned
 
     def _namesake(self, queue: int, item: Publication) -> tuple[PublishToken, State] | None:
+        if self._has_departed(queue, item):  # also if a later publish has taken over the id
+            return item.token, DONE
         if (namesake := self._names.get((queue, item.id))) is not None:
             return namesake
         row = self._tx.aged(self._tx.by_id(queue, item.id))
-        if row is not None:
-            return row.token, row.life.state
-        return (item.token, DONE) if self._has_departed(queue, item) else None
+        return None if row is None else (row.token, row.life.state)
 
     def _has_departed(self, queue: int, item: Publication) -> bool:
         if departed.held(self._tx.run, [item.token]):
@@ -148,7 +148,7 @@ class _Planner:
         for key in (queue, *self._tx.deleted_queues()):
             remains = self._tx.stored(key, item.id)
             if remains is not None and remains.token == item.token:
-                return True
+                return key != queue or self._tx.aged(self._tx.by_id(queue, item.id)) is None
         return False
 
     def _holder(self, queue: int, key: str) -> tuple[str, State] | None:

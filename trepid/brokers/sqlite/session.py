@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar, final
 
 import attrs
@@ -18,7 +18,7 @@ from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.thread import OwnerThread
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK, Transaction
+from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
 from trepid.brokers.sqlite.waiting import POLL, Waiting
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
@@ -238,6 +238,15 @@ class SQLiteSession(Session):
 
     async def held(self, owner: str) -> list[Ref]:
         return await self._read(looking.held, owner)
+
+    async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
+        give_up = trio.current_time() + wait
+        while True:
+            seen = self._waiting.count(ASKED)
+            asked = [found for found in await self._read(looking.asked, owner) if found[0] not in known]
+            if asked or trio.current_time() >= give_up:
+                return asked
+            await self._waiting.more(ASKED, seen, give_up)
 
     async def expire_owner(self, owner: str) -> int:
         return await self._write(leasing.expire_owner, owner)

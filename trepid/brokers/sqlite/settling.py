@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.rows import Row, write_failure
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, Transaction
+from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transaction
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply
@@ -47,7 +47,7 @@ def _done(tx: Transaction, queue: int, settlement: Settlement, verdict: Done) ->
 
 def _settle(tx: Transaction, queue: int, settlement: Settlement) -> Reply:
     """Take any step, as the rules say."""
-    row = tx.by_id(queue, settlement.ref.id)
+    row = tx.leased_by(settlement.ref.token, queue, settlement.ref.id)
     if row is None:
         return Reply.UNKNOWN
     verdict = settlement.verdict
@@ -82,5 +82,7 @@ def cancel(tx: Transaction, queue: str, ids: Sequence[str], reason: str) -> list
         life, reply = lifecycle.cancel(row.life, reason, tx.now)
         if life is not row.life:
             tx.move(row, life)
+        if reply is CancelReply.REQUESTED:
+            tx.news |= ASKED
         replies.append(reply)
     return replies

@@ -68,6 +68,9 @@ NEXT_DUE: Final = """
 NEXT_UNTIL: Final = "SELECT min(until) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2"
 EXTEND: Final = "UPDATE messages SET until = ? WHERE seq = ?"
 HELD: Final = f"SELECT {COLUMNS} FROM messages WHERE state = 2 AND owner = ? AND until > ?"
+ASKED: Final = f"""
+    SELECT {COLUMNS} FROM messages INDEXED BY messages_asked
+    WHERE state = 2 AND cancel IS NOT NULL AND owner = ? AND until > ? ORDER BY seq"""
 
 # ----------------------------------------------------------------------------------------------------------- settling
 

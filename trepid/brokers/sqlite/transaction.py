@@ -10,7 +10,7 @@ from trepid.brokers.sqlite import departed, statements
 from trepid.brokers.sqlite.rows import Row, dump, load
 from trepid.errors import UnknownQueueError
 from trepid.rules import lifecycle
-from trepid.rules.life import ENDED, LEASED, Life
+from trepid.rules.life import ENDED, LEASED, Life, Token
 
 _LAPSED_AT_ONCE = 10_000
 
@@ -21,6 +21,11 @@ WORK: Final = 1
 ENDED_SOMETHING: Final = 2
 """News: something has ended."""
 
+ASKED: Final = 4
+"""News: a leased message was asked to stop."""
+
+ALL_NEWS: Final = WORK | ENDED_SOMETHING | ASKED
+
 
 class Transaction:
     """A write transaction on a broker's file.  Whoever has one is the only writer.
@@ -29,7 +34,7 @@ class Transaction:
       run: executes a statement.
       now: the broker's time in this transaction.
       seq: the last place given in the order of publishing.
-      news: what has come about, a sum of WORK and ENDED_SOMETHING.
+      news: what has come about, a sum of the kinds of news.
       gone: how many messages have ended here, for the pace of removing others.
     """
 
@@ -102,6 +107,16 @@ class Transaction:
     def by_id(self, queue: int, id: str) -> Row | None:
         """Return a message as it is stored, unless it is to be forgotten by now."""
         return self._present(self.run(statements.BY_ID, (queue, id)).fetchone())
+
+    def leased_by(self, token: Token, queue: int, id: str) -> Row | None:
+        """Return a message for somebody who shows a token, after all that time has decided but the end of that lease.
+
+        This is left to the rules, which then say that the lease has expired, and not only that it is there no more.
+        """
+        row = self.by_id(queue, id)
+        if row is not None and row.life.state is LEASED and row.life.token == token:
+            return row
+        return self.aged(row)
 
     def by_unique(self, queue: int, key: str) -> Row | None:
         """Return the stored live holder of a unique key."""

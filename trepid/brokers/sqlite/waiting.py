@@ -8,7 +8,7 @@ from typing import Final, final
 import trio
 
 from trepid.brokers.sqlite.doorbell import Bell
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK
+from trepid.brokers.sqlite.transaction import ALL_NEWS, ASKED, ENDED_SOMETHING, WORK
 
 POLL: Final = 0.1
 """Seconds between looks at the file while somebody waits: the net under the bells."""
@@ -33,7 +33,7 @@ class Waiting:
         self._next_look = 0.0
         self._lot = trio.lowlevel.ParkingLot()
         self._listening: trio.CancelScope | None = None
-        self._counts = {WORK: 0, ENDED_SOMETHING: 0}
+        self._counts = {WORK: 0, ENDED_SOMETHING: 0, ASKED: 0}
 
     def count(self, kind: int) -> int:
         """Return a number that grows with each news of one kind."""
@@ -75,7 +75,7 @@ class Waiting:
                 version = await self._look()
                 if version != self._version:
                     self._version = version
-                    news = WORK | ENDED_SOMETHING
+                    news = ALL_NEWS
         finally:
             self._listening = None
             self._lot.unpark()  # somebody else listens now, if anybody waits

@@ -1,0 +1,283 @@
+"""The SQLite broker against the pure core of the memory broker: the same traces, replies and views compared one by one.
+
+Both get the same time from a clock that the trace moves.  What they may differ in is when they carry out what time has
+decided, never in what anybody can see; so the one reply that tells the two apart, "too late" before or after somebody
+has looked, counts as the same.
+"""
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trepid.brokers.memory import Ledger, looking
+from trepid.brokers.sqlite import SQLiteBroker
+from trepid.errors import QueueBusyError, UnknownQueueError
+from trepid.ports.messages import Publication, Ref, Settlement
+from trepid.rules.life import Reply, State
+from trepid.rules.publishing import REMEMBERED
+from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Withdrawn
+from trepid.values.unique import Unique
+
+QUEUES = ("a", "b")
+IDS = ("m0", "m1", "m2", "m3", "m4")
+OWNERS = ("w1", "w2")
+START = 1_700_000_000.0
+LATE = {Reply.EXPIRED, Reply.SUPERSEDED, Reply.ENDED, Reply.UNKNOWN}
+
+
+class Trace:
+    """A trace of operations, drawn step by step, run against both."""
+
+    def __init__(self, draw: random.Random, session, clock, *, repeats: bool) -> None:
+        self.draw = draw
+        self.session = session
+        self.clock = clock
+        self.ledger = Ledger()
+        self.repeats = repeats
+        self.tokens = 0
+        self.published: list[Publication] = []
+        self.refs: list[Ref] = [Ref("a", "m0", (1, 1))]
+
+    # -------------------------------------------------------------------------------------------------- drawing
+
+    def chance(self, percent):
+        return self.draw.random() * 100 < percent
+
+    def maybe(self, *choices, percent=30):
+        return self.draw.choice(choices) if self.chance(percent) else None
+
+    def publication(self) -> Publication:
+        if self.repeats and self.published and self.chance(20):
+            return self.draw.choice(self.published)
+        self.tokens += 1
+        delay = self.maybe(0.0, 1.0, 3.0, 20.0)
+        item = Publication(
+            queue=self.draw.choice(QUEUES),
+            id=self.draw.choice(IDS),
+            token=("p", self.tokens),
+            payload=b'{"v":1,"actor":"x%d"}' % self.tokens,
+            priority=self.draw.choice((0, 5, 5, 5, 9)),
+            delay=delay,
+            due=self.maybe(self.clock[0] - 5, self.clock[0] + 2, percent=10) if delay is None else None,
+            ttl=self.maybe(0.0, 0.5, 4.0),
+            unique=self.unique(),
+            result_ttl=self.maybe(0.0, 2.0, 50.0),
+            max_crashes=self.maybe(1, 2, percent=40),
+        )
+        self.published.append(item)
+        return item
+
+    def unique(self):
+        if self.chance(60):
+            return None
+        return Unique(self.draw.choice("xy"), self.draw.choice(("existing", "raise", "replace")))
+
+    def verdict(self):
+        error = Failure("ValueError", f"oops {self.draw.random()}")
+        return self.draw.choice(
+            (
+                Done(b"1", 30.0),
+                Done(b"2", 0.0),
+                Done(None, 3.0, "unreadable"),
+                Failed(error, 1.0),
+                Failed(error, 0.0),
+                Failed(error),
+                Returned(),
+                Returned(2.0, "unknown actor", started=False),
+                Returned(None, "unstarted", started=False),
+                Buried(error),
+                Withdrawn(9.0, error),
+                Withdrawn(0.0),
+            )
+        )
+
+    def some(self, values, most=3):
+        return [self.draw.choice(values) for _ in range(self.draw.randint(1, most))]
+
+    # --------------------------------------------------------------------------------------------------- running
+
+    async def step(self) -> None:
+        names = [name for name in dir(self) if name.startswith("do_")]
+        weights = [getattr(self, name).__defaults__[0] for name in names]
+        (name,) = self.draw.choices(names, weights)
+        self.ledger.advance(self.clock[0])
+        await getattr(self, name)()
+        if self.chance(70):
+            await self.compare()
+
+    async def both(self, ours, theirs, *, same=lambda left, right: left == right):
+        """Compare what the session returns or raises with what the core does."""
+        try:
+            expected = theirs()
+        except (UnknownQueueError, QueueBusyError) as exc:
+            with pytest.raises(type(exc)) as caught:
+                await ours
+            assert str(caught.value) == str(exc)
+            return None
+        found = await ours
+        assert same(found, expected), f"SQLite: {found}\n  core: {expected}"
+        return found
+
+    async def compare(self) -> None:
+        now = self.clock[0]
+        self.ledger.advance(now)
+        assert await self.session.queues() == sorted(self.ledger.shelves)
+        for queue in QUEUES:
+            shelf = self.ledger.shelves.get(queue)
+            for id in IDS:
+                row = self.ledger.row(queue, id)
+                assert await self.session.get(queue, id) == (None if row is None else looking.view(row))
+                assert await self.session.result(queue, id) == looking.ending(row)
+            if shelf is None:
+                continue
+            assert await self.session.stats(queue) == looking.stats(shelf, now)
+            state = self.draw.choice(list(State))
+            for limit in (1, 2, 100):
+                assert await self.session.peek(queue, state, limit=limit) == looking.page(shelf, state, limit, None)
+
+    # ------------------------------------------------------------------------------------------------ operations
+
+    async def do_declare(self, weight=2):
+        queue = self.draw.choice(QUEUES)
+        await self.both(self.session.declare([queue]), lambda: self.ledger.declare(queue))
+
+    async def do_delete(self, weight=1):
+        queue = self.draw.choice(QUEUES)
+        await self.both(self.session.delete(queue), lambda: self.ledger.delete(queue, self.clock[0]))
+
+    async def do_pause(self, weight=1):
+        queue = self.draw.choice(QUEUES)
+        await self.both(self.session.pause(queue), lambda: self.ledger.pause(queue, paused=True))
+
+    async def do_resume(self, weight=2):
+        queue = self.draw.choice(QUEUES)
+        await self.both(self.session.resume(queue), lambda: self.ledger.pause(queue, paused=False))
+
+    async def do_publish(self, weight=16):
+        batch = [self.publication() for _ in range(self.draw.randint(1, 4))]
+        await self.both(self.session.publish(batch), lambda: self.ledger.publish(batch, self.clock[0]))
+
+    async def do_lease(self, weight=16):
+        queues = self.draw.choice((["a"], ["b"], ["a", "b"], ["b", "nowhere", "a"]))
+        limit, lease_for = self.draw.randint(1, 6), self.draw.choice((1.0, 3.0, 60.0))
+        owner, now = self.draw.choice(OWNERS), self.clock[0]
+
+        def same(ours, theirs):
+            return [_without_deadline(each) for each in ours] == [_without_deadline(each) for each in theirs]
+
+        found = await self.both(
+            self.session.lease(queues, limit, lease_for, owner=owner),
+            lambda: self.ledger.lease(queues, limit, lease_for, owner, now, 0.0),
+            same=same,
+        )
+        self.refs += [delivery.ref for delivery in found]
+
+    async def do_extend(self, weight=5):
+        refs, lease_for = self.some(self.refs[-8:]), self.draw.choice((0.5, 4.0, 60.0))
+
+        def same(ours, theirs):
+            return all(
+                _same_reply(one.reply, other.reply) and one.cancel == other.cancel
+                for one, other in zip(ours, theirs, strict=True)
+            )
+
+        await self.both(
+            self.session.extend(refs, lease_for),
+            lambda: self.ledger.extend(refs, lease_for, self.clock[0], 0.0),
+            same=same,
+        )
+
+    async def do_settle(self, weight=20):
+        batch = [Settlement(ref, self.verdict()) for ref in self.some(self.refs[-8:])]
+        then = [self.publication()] if self.chance(20) else []
+
+        def same(ours, theirs):
+            return all(_same_reply(*pair) for pair in zip(ours, theirs, strict=True))
+
+        await self.both(
+            self.session.settle(batch, then=then),
+            lambda: self.ledger.settle(batch, self.clock[0], then),
+            same=same,
+        )
+
+    async def do_cancel(self, weight=6):
+        queue, ids = self.draw.choice((*QUEUES, "nowhere")), self.some(IDS)
+        now = self.clock[0]
+        await self.both(
+            self.session.cancel(queue, ids, "enough"),
+            lambda: [self.ledger.cancel(queue, id, "enough", now) for id in ids],
+        )
+
+    async def do_requeue(self, weight=4):
+        queue, ids, limit = self.draw.choice(QUEUES), self.maybe(IDS[:2], IDS), self.draw.choice((1, 100))
+        await self.both(
+            self.session.requeue(queue, ids, limit=limit),
+            lambda: self.ledger.requeue(queue, ids, limit, self.clock[0]),
+        )
+
+    async def do_purge(self, weight=2):
+        queue, ids = self.draw.choice(QUEUES), self.maybe(IDS[:2], percent=50)
+        states = self.some(list(State))
+        await self.both(
+            self.session.purge(queue, states, ids),
+            lambda: self.ledger.purge(queue, states, ids, 1000, self.clock[0]),
+        )
+
+    async def do_expire_owner(self, weight=2):
+        owner = self.draw.choice(OWNERS)
+        await self.both(self.session.expire_owner(owner), lambda: self.ledger.expire_owner(owner, self.clock[0]))
+
+    async def do_look_at_leases(self, weight=2):
+        owner = self.draw.choice(OWNERS)
+
+        def same(ours, theirs):
+            return sorted(map(repr, ours)) == sorted(map(repr, theirs))
+
+        await self.both(self.session.held(owner), lambda: self.ledger.held(owner), same=same)
+        await self.both(self.session.asked(owner, ()), lambda: self.ledger.asked(owner), same=same)
+
+    async def do_reap(self, weight=1):
+        await self.session.reap()
+
+    async def do_pass_time(self, weight=16):
+        spans = (0.25, 1.0, 1.0, 5.0, 31.0) if self.repeats else (1.0, 5.0, 70.0, 4000.0, 90_000.0)
+        span = self.draw.choice(spans)
+        # For how much longer than promised a publish is remembered is nobody's business.
+        if not self.repeats or self.clock[0] + span < START + REMEMBERED:
+            self.clock[0] += span
+
+
+def _without_deadline(delivery):
+    fields = [getattr(delivery, name) for name in delivery.__struct_fields__ if name != "deadline"]
+    return tuple(fields)
+
+
+def _same_reply(ours, theirs):
+    return ours is theirs or (ours is Reply.EXPIRED and theirs in LATE)
+
+
+async def run_trace(draw: random.Random, steps: int) -> None:
+    clock = [START]
+    with tempfile.TemporaryDirectory() as directory:
+        async with SQLiteBroker(Path(directory) / "jobs.db", clock=lambda: clock[0]).open() as session:
+            trace = Trace(draw, session, clock, repeats=draw.random() < 0.8)
+            await trace.do_declare()
+            for _ in range(steps):
+                await trace.step()
+            await trace.compare()
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_fixed_traces(seed):
+    await run_trace(random.Random(seed), steps=120)
+
+
+@given(draw=st.randoms(use_true_random=False), steps=st.integers(1, 60))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_traces(draw, steps):
+    trio.run(run_trace, draw, steps)
