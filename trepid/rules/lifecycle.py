@@ -98,7 +98,8 @@ def born(
 
 def comeback(crashes: int) -> float:
     """Return the seconds a message stays away after its *crashes*-th crash: 1, 2, 4 ... 60."""
-    return min(2.0 ** (crashes - 1), _SLOWEST_COMEBACK)
+    # Bounded before it is raised: a message without a budget may crash more often than a float has exponents.
+    return min(2.0 ** min(crashes - 1, 10), _SLOWEST_COMEBACK)
 
 
 def elapse(life: Life, now: float) -> Life:
@@ -198,7 +199,9 @@ def _settled_otherwise(life: Life, verdict: Verdict, now: float) -> tuple[Life, 
             else:
                 ended = replace(ended, state=SCHEDULED, due=now + delay)
         case Returned(delay=delay, reason=reason, started=started):
-            stray = (life.stray_since or now) if reason == UNKNOWN_ACTOR else None
+            stray = None
+            if reason == UNKNOWN_ACTOR:
+                stray = now if life.stray_since is None else life.stray_since
             expires = None if started else life.expires
             ended = replace(ended, returns=life.returns + 1, stray_since=stray, expires=expires)
             if life.cancel is not None:
