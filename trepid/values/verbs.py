@@ -22,6 +22,10 @@ class Retry(Verb):
         self.delay = None if delay is None else seconds(delay, "delay")
         self.reason = reason
 
+    # An exception is pickled with its text for an argument, and that is no delay; processes raise verbs, too.
+    def __reduce__(self) -> tuple[type[Retry], tuple[float | None, str]]:
+        return type(self), (self.delay, self.reason)
+
 
 class Snooze(Verb):
     """Put the message back and look again later.  It does not count as an attempt.
@@ -33,6 +37,9 @@ class Snooze(Verb):
     def __init__(self, delay: Duration) -> None:
         self.delay = seconds(delay, "delay")
         super().__init__(f"{self.delay:g} s")
+
+    def __reduce__(self) -> tuple[type[Snooze], tuple[float]]:
+        return type(self), (self.delay,)
 
 
 class Bury(Verb):
