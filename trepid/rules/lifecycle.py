@@ -1,4 +1,4 @@
-"""A message's life: the one table of states and events, and :func:`step` which obeys it.
+"""A message's life: the one table of states and events, and the functions that obey it.
 
 Two rules stand above the table.
 
