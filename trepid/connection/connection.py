@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from typing import Any, Final, final
@@ -293,6 +293,6 @@ def open_connection(
 
 
 @asynccontextmanager
-async def _open(broker: Broker) -> AsyncIterator[Connection]:
+async def _open(broker: Broker) -> AsyncGenerator[Connection]:
     async with broker.open() as session:
         yield Connection(broker, session)

@@ -46,11 +46,11 @@ class JobHandle(Generic[T]):
       existing: whether the enqueue found a live message instead of storing a new one.
     """
 
-    _session: Session = attrs.field(repr=False)
+    _session: Session = attrs.field(alias="session", repr=False)
     queue: str
     id: str
     existing: bool = False
-    _read_result: Callable[[bytes], T] = attrs.field(kw_only=True, repr=False)
+    _read_result: Callable[[bytes], T] = attrs.field(alias="read_result", kw_only=True, repr=False)
 
     async def wait(self) -> None:
         """Wait until the job has ended, well or badly; retries are waited through.

@@ -7,7 +7,7 @@ end by themselves, or are stopped; the helpers outlive them, so that leases hold
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -77,7 +77,7 @@ async def _run_shift(shift: Shift, performer: Performer, task_status: trio.TaskS
 
 
 @asynccontextmanager
-async def _helpers(shift: Shift) -> AsyncIterator[None]:
+async def _helpers(shift: Shift) -> AsyncGenerator[None]:
     """Keep leases alive and send verdicts while the body runs, and until all is settled after it.
 
     The helpers do not see the caller's cancellation; they are bounded because the body is, and the last settlement.

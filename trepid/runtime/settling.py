@@ -52,6 +52,9 @@ class Settler:
         """Settle a message soon.  Never waits."""
         self._waiting.append((run, verdict))
         self._more.set()
+        if self._empty.is_set():
+            # Here, not in the task: whoever drains right now must not find the event of an earlier emptiness.
+            self._empty = trio.Event()
 
     async def run(self) -> None:
         """Send verdicts for ever; a task of the worker's helpers, cancelled by :meth:`drain`'s caller."""
@@ -61,7 +64,6 @@ class Settler:
                 self._empty.set()
                 self._more = trio.Event()
                 await self._more.wait()
-                self._empty = trio.Event()
             batch, self._waiting = self._waiting, []
             self._in_flight = len(batch)
             try:

@@ -95,21 +95,23 @@ class Worker:
         held_for = seconds(lease, "lease", positive=True)
         if held_for < 1:
             raise ValueError(f"lease must be at least 1 second, not {lease!r}")
-        self.__attrs_init__(  # type: ignore[attr-defined]
-            router=router,
-            queues=None if queues is None else tuple(as_queue(queue) for queue in queues),
-            tasks_limit=_count(tasks_limit, "tasks_limit"),
-            threads_limit=_count(threads_limit, "threads_limit"),
-            processes_limit=_count(processes_limit or os.cpu_count() or 1, "processes_limit"),
-            messages_limit=None if messages_limit is None else _count(messages_limit, "messages_limit"),
-            graceful_shutdown_time=seconds(graceful_shutdown_time, "graceful_shutdown_time"),
-            lease=held_for,
-            handle_signals=None if handle_signals is None else tuple(Signals(s) for s in handle_signals),
-            auto_declare=auto_declare,
-            resources=resources,
-            middleware=tuple(middleware),
-            observers=tuple(observers),
-        )
+        fields: dict[str, Any] = {
+            "router": router,
+            "queues": None if queues is None else tuple(as_queue(queue) for queue in queues),
+            "tasks_limit": _count(tasks_limit, "tasks_limit"),
+            "threads_limit": _count(threads_limit, "threads_limit"),
+            "processes_limit": _count(processes_limit or os.cpu_count() or 1, "processes_limit"),
+            "messages_limit": None if messages_limit is None else _count(messages_limit, "messages_limit"),
+            "graceful_shutdown_time": seconds(graceful_shutdown_time, "graceful_shutdown_time"),
+            "lease": held_for,
+            "handle_signals": None if handle_signals is None else tuple(Signals(s) for s in handle_signals),
+            "auto_declare": auto_declare,
+            "resources": resources,
+            "middleware": tuple(middleware),
+            "observers": tuple(observers),
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
 
     def __or__(self, other: Router | Actor[..., Any] | Worker) -> Worker:
         """Return a worker with the actors of both, the right side winning, and the fields of this one."""

@@ -131,20 +131,22 @@ class Actor(Generic[P, T]):
             called, priority=priority, retries=retries, timeout=timeout, result_ttl=result_ttl, max_crashes=max_crashes
         )
         parameters = compiled(fn, called)
-        self.__attrs_init__(  # type: ignore[attr-defined]
-            fn=fn,
-            name=called,
-            queue=as_queue(queue),
-            priority=said.priority,
-            retries=said.retries,
-            timeout=said.timeout,
-            retry_policy=retry_policy,
-            result_ttl=said.result_ttl,
-            max_crashes=max_crashes,
-            run_in=_place(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
-            abandon_on_cancel=abandon_on_cancel,
-            parameters=parameters,
-        )
+        fields: dict[str, Any] = {
+            "fn": fn,
+            "name": called,
+            "queue": as_queue(queue),
+            "priority": said.priority,
+            "retries": said.retries,
+            "timeout": said.timeout,
+            "retry_policy": retry_policy,
+            "result_ttl": said.result_ttl,
+            "max_crashes": max_crashes,
+            "run_in": _place(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
+            "abandon_on_cancel": abandon_on_cancel,
+            "parameters": parameters,
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
 
     def __repr__(self) -> str:
         return f"<trepid.Actor {self.name!r} queue={self.queue.name!r} run_in={self.run_in!r}>"

@@ -28,7 +28,7 @@ def seconds(value: Duration, name: str, *, positive: bool = False) -> float:
     if isinstance(value, timedelta):
         span = value.total_seconds()
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        span = float(value)
+        span = _float(value)
     else:
         raise TypeError(f"{name} must be seconds or a timedelta, not {value!r}")
     if not math.isfinite(span):
@@ -38,3 +38,10 @@ def seconds(value: Duration, name: str, *, positive: bool = False) -> float:
     if span > LONGEST:
         raise ValueError(f"{name} must be at most 400 days, not {value!r}")
     return span
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond all floats: too long, but finite
+        return 2 * LONGEST if value > 0 else -1.0

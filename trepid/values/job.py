@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Generic, TypedDict
@@ -42,21 +42,18 @@ class JobOptions(TypedDict, total=False):
     max_crashes: int | None
 
 
-def _count(name: str, least: int) -> Callable[[int | None], int | None]:
-    def checked(value: int | None) -> int | None:
-        if value is None:
-            return None
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be a whole number, not {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, not {value!r}")
-        return value
-
-    return checked
+def _count(value: int | None, name: str, least: int) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, not {value!r}")
+    return value
 
 
-def _span(name: str, *, positive: bool = False) -> Callable[[Duration | None], float | None]:
-    return lambda value: None if value is None else seconds(value, name, positive=positive)
+def _span(value: Duration | None, name: str, *, positive: bool = False) -> float | None:
+    return None if value is None else seconds(value, name, positive=positive)
 
 
 def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
@@ -70,6 +67,19 @@ def _headers(value: Mapping[str, str]) -> Mapping[str, str]:
     return MappingProxyType(dict(value))
 
 
+def _listed(value: Iterable[object]) -> tuple[object, ...]:
+    if isinstance(value, (str, bytes, Mapping)):
+        raise TypeError(f"args must be a list or tuple of arguments, not {value!r}")
+    return tuple(value)
+
+
+def _named(value: Mapping[str, object]) -> Mapping[str, object]:
+    for key in value:
+        if not isinstance(key, str):
+            raise TypeError(f"kwargs must be named by strings, not {key!r}")
+    return MappingProxyType(dict(value))
+
+
 def _aware(value: datetime | None) -> datetime | None:
     if value is None:
         return None
@@ -80,7 +90,7 @@ def _aware(value: datetime | None) -> datetime | None:
     return value
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class Job(Generic[T]):
     """A call to an actor, as a value: reusable, and enqueued as often as you like.
 
@@ -110,40 +120,73 @@ class Job(Generic[T]):
       PayloadTooLargeError: if it would have more than 1 MiB.
     """
 
-    name: str = attrs.field(converter=lambda value: checked_name(value, "job name"))
-    args: tuple[object, ...] = attrs.field(default=(), kw_only=True, converter=tuple)
-    kwargs: Mapping[str, object] = attrs.field(
-        factory=dict, kw_only=True, converter=lambda value: MappingProxyType(dict(value))
-    )
-    queue: Queue = attrs.field(default="default", kw_only=True, converter=as_queue)
-    priority: Priority | None = attrs.field(
-        default=None, kw_only=True, converter=lambda value: None if value is None else Priority(value)
-    )
-    id: str | None = attrs.field(
-        default=None, kw_only=True, converter=lambda value: None if value is None else checked_id(value)
-    )
-    retries: int | None = attrs.field(default=None, kw_only=True, converter=_count("retries", 0))
-    timeout: float | None = attrs.field(default=None, kw_only=True, converter=_span("timeout", positive=True))
-    ttl: float | None = attrs.field(default=None, kw_only=True, converter=_span("ttl", positive=True))
-    delay: float | None = attrs.field(default=None, kw_only=True, converter=_span("delay"))
-    deferred_until: datetime | None = attrs.field(default=None, kw_only=True, converter=_aware)
-    unique: Unique | None = attrs.field(default=None, kw_only=True)
-    result_ttl: float | None = attrs.field(default=None, kw_only=True, converter=_span("result_ttl"))
-    headers: Mapping[str, str] = attrs.field(factory=dict, kw_only=True, converter=_headers)
-    max_crashes: int | None = attrs.field(default=None, kw_only=True, converter=_count("max_crashes", 1))
-    read_result: Callable[[bytes], Any] = attrs.field(default=codec.decode, kw_only=True, eq=False, repr=False)
+    name: str
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    queue: Queue
+    priority: Priority | None
+    id: str | None
+    retries: int | None
+    timeout: float | None
+    ttl: float | None
+    delay: float | None
+    deferred_until: datetime | None
+    unique: Unique | None
+    result_ttl: float | None
+    headers: Mapping[str, str]
+    max_crashes: int | None
+    read_result: Callable[[bytes], T] = attrs.field(eq=False, repr=False)
     """How the result is read back; :meth:`Actor.job` sets it from the return annotation."""
-    payload: bytes = attrs.field(init=False, eq=False, repr=False)
+    payload: bytes = attrs.field(eq=False, repr=False)
     """The envelope, ready to travel."""
 
-    def __attrs_post_init__(self) -> None:
-        if self.delay is not None and self.deferred_until is not None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        args: Iterable[object] = (),
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+        queue: Queue | str = "default",
+        priority: Priority | None = None,
+        id: str | None = None,
+        retries: int | None = None,
+        timeout: Duration | None = None,
+        ttl: Duration | None = None,
+        delay: Duration | None = None,
+        deferred_until: datetime | None = None,
+        unique: Unique | None = None,
+        result_ttl: Duration | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        max_crashes: int | None = None,
+        read_result: Callable[[bytes], T] = codec.decode,
+    ) -> None:
+        if delay is not None and deferred_until is not None:
             raise ValueError("give delay or deferred_until, not both")
-        if self.unique is not None and not isinstance(self.unique, Unique):
-            raise TypeError(f"unique must be a trepid.Unique, not {self.unique!r}")
-        for key in self.kwargs:
-            if not isinstance(key, str):
-                raise TypeError(f"kwargs must be named by strings, not {key!r}")
+        if unique is not None and not isinstance(unique, Unique):
+            raise TypeError(f"unique must be a trepid.Unique, not {unique!r}")
+        fields: dict[str, Any] = {
+            "name": checked_name(name, "job name"),
+            "args": _listed(args),
+            "kwargs": _named(kwargs),
+            "queue": as_queue(queue),
+            "priority": None if priority is None else Priority(priority),
+            "id": None if id is None else checked_id(id),
+            "retries": _count(retries, "retries", 0),
+            "timeout": _span(timeout, "timeout", positive=True),
+            "ttl": _span(ttl, "ttl", positive=True),
+            "delay": _span(delay, "delay"),
+            "deferred_until": _aware(deferred_until),
+            "unique": unique,
+            "result_ttl": _span(result_ttl, "result_ttl"),
+            "headers": _headers(headers),
+            "max_crashes": _count(max_crashes, "max_crashes", 1),
+            "read_result": read_result,
+        }
+        for field, value in fields.items():
+            object.__setattr__(self, field, value)
+        object.__setattr__(self, "payload", self._sealed())
+
+    def _sealed(self) -> bytes:
         try:
             payload = envelope.seal(
                 self.name,
@@ -157,13 +200,13 @@ class Job(Generic[T]):
             raise type(exc)(f"job {self.name!r}: {exc}") from exc
         if len(payload) > codec.LARGEST:
             raise PayloadTooLargeError(len(payload), codec.LARGEST)
-        object.__setattr__(self, "payload", payload)
+        return payload
 
     def options(self, **changes: Unpack[JobOptions]) -> Job[T]:
         """Return a copy of this job with some fields changed, by the rules of the constructor."""
-        return attrs.evolve(self, **changes)
-
+        fields: dict[str, Any] = {field: getattr(self, field) for field in JobOptions.__annotations__}
+        return Job(self.name, read_result=self.read_result, **{**fields, **changes})
 
 
 # attrs would make a frozen class hashable; its arguments are not, so neither is the job.
-Job.__hash__ = None  # type: ignore[assignment,method-assign]
+setattr(Job, "__hash__", None)  # noqa: B010 - both type checkers refuse the plain assignment

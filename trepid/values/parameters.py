@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 import msgspec
@@ -15,7 +16,7 @@ from trepid.values import codec
 from trepid.values.context import Context
 from trepid.values.envelope import Envelope
 
-Reader = Callable[[msgspec.Raw], Any]
+Reader: TypeAlias = Callable[[bytes | msgspec.Raw], Any]
 
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -118,7 +119,7 @@ def _signature(fn: Callable[..., Any], actor: str) -> tuple[inspect.Signature, d
     except ValueError as exc:
         raise TypeError(f"actor {actor!r}: {fn!r} has no signature to read; wrap it in a function") from exc
     target = fn
-    while hasattr(target, "func"):  # a functools.partial
+    while isinstance(target, functools.partial):
         target = target.func
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target).__call__

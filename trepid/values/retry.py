@@ -26,17 +26,22 @@ class ExponentialBackoff:
       jitter: a fraction from 0 to 1; a wait *w* becomes a random one between ``w * (1 - jitter)`` and *w*.
     """
 
-    min_backoff: float = attrs.field(default=10, converter=lambda v: seconds(v, "min_backoff"))
-    max_backoff: float = attrs.field(default=86_400, converter=lambda v: seconds(v, "max_backoff"))
-    multiplier: float = attrs.field(default=5, converter=lambda v: seconds(v, "multiplier"))
+    min_backoff: float = 10.0
+    max_backoff: float = 86_400.0
+    multiplier: float = 5.0
     max_exponent: int = 15
     jitter: float = 0.0
 
     def __attrs_post_init__(self) -> None:
+        for name in ("min_backoff", "max_backoff", "multiplier"):
+            seconds(getattr(self, name), name)
         if self.min_backoff > self.max_backoff:
             raise ValueError(f"min_backoff {self.min_backoff} is more than max_backoff {self.max_backoff}")
-        if not isinstance(self.max_exponent, int) or not 0 <= self.max_exponent <= 1000:
+        whole = isinstance(self.max_exponent, int) and not isinstance(self.max_exponent, bool)
+        if not whole or not 0 <= self.max_exponent <= 1000:
             raise ValueError(f"max_exponent must be a whole number from 0 to 1000, not {self.max_exponent!r}")
+        if not isinstance(self.jitter, (int, float)):
+            raise TypeError(f"jitter must be a number from 0 to 1, not {self.jitter!r}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be from 0 to 1, not {self.jitter!r}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -60,7 +60,7 @@ class MemoryBroker(Broker):
         return "memory:"
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Session]:
+    async def open(self) -> AsyncGenerator[Session]:
         """Open a session on these messages.
 
         Raises:
