@@ -49,9 +49,10 @@ ADD_PAYLOAD: Final = "INSERT INTO payloads VALUES (?, ?)"
 LAPSED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_leased
     WHERE queue = ? AND state = 2 AND until <= ? ORDER BY until LIMIT ?"""
+# Who was given back unstarted may become due after its ttl; it is dead from then on, and not before.
 OVERDUE: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ttl
-    WHERE queue = ? AND state < 2 AND expires IS NOT NULL AND expires <= ? ORDER BY expires LIMIT ?"""
+    WHERE queue = ? AND state < 2 AND expires IS NOT NULL AND expires <= ?2 AND due <= ?2 ORDER BY expires LIMIT ?"""
 TOP_LANE: Final = """
     SELECT max(priority) FROM messages INDEXED BY messages_waiting WHERE queue = ? AND state < 2"""
 NEXT_LANE: Final = f"{TOP_LANE} AND priority < ?"
@@ -109,7 +110,7 @@ COUNT_WAITING: Final = """
     WHERE queue = ? AND state < 2"""
 COUNT_OVERDUE: Final = """
     SELECT count(*) FROM messages INDEXED BY messages_ttl
-    WHERE queue = ? AND state < 2 AND expires IS NOT NULL AND expires <= ?"""
+    WHERE queue = ? AND state < 2 AND expires IS NOT NULL AND expires <= ?2 AND due <= ?2"""
 COUNT_LEASED: Final = "SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2 AND until > ?"
 COUNT_ENDED: Final = "SELECT count(*) FROM messages INDEXED BY messages_ended WHERE queue = ? AND state = ? AND state >= 3"
 COUNT_FORGOTTEN: Final = """

@@ -132,10 +132,12 @@ class OwnerThread(Generic[Tx]):
 
     async def start(self) -> None:
         """Start the thread and wait until it is connected; if it cannot be, raise why, with the thread ended."""
+        # Answered once the thread is connected; in line before it runs, so that a refusal finds somebody to tell.
+        hello = _Request(_nothing, (), trio.lowlevel.current_task())
+        self._line.append(hello)
         self._thread.start()
         try:
-            # The first request of the line is run before there is any transaction.
-            await self._wait(_Request(_nothing, (), None))
+            await self._answer(hello)
         except BaseException:
             await self.close()
             raise
@@ -152,7 +154,13 @@ class OwnerThread(Generic[Tx]):
         call waits for the commit, for a bounded time, and returns normally.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        return await self._wait(_Request(function, args, None))  # type: ignore[no-any-return]
+        request = _Request(function, args, trio.lowlevel.current_task())
+        with self._guard:
+            if self._closing:
+                raise trio.ClosedResourceError("the broker's session is closed") from self._refusal
+            self._line.append(request)
+            self._guard.notify()
+        return await self._answer(request)  # type: ignore[no-any-return]
 
     async def close(self) -> None:
         """End the thread after the requests it has; waits for some seconds at most."""
@@ -167,13 +175,7 @@ class OwnerThread(Generic[Tx]):
             # It has said its last word; what is left of it takes microseconds.
             self._thread.join()
 
-    async def _wait(self, request: _Request) -> Any:
-        request.task = trio.lowlevel.current_task()
-        with self._guard:
-            if self._closing or self._refusal is not None:
-                raise trio.ClosedResourceError("the broker's session is closed") from self._refusal
-            self._line.append(request)
-            self._guard.notify()
+    async def _answer(self, request: _Request) -> Any:
         return await trio.lowlevel.wait_task_rescheduled(lambda _: self._withdraw(request))
 
     def _withdraw(self, request: _Request) -> trio.lowlevel.Abort:
