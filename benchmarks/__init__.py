@@ -1,1 +1,1 @@
-"""Measurements: each module runs alone (``python -m benchmarks.memory``), and ``python -m benchmarks`` runs them all."""
+"""Measurements: each module runs alone (``python -m benchmarks.memory``); ``python -m benchmarks`` runs them all."""

@@ -23,7 +23,7 @@ async def floor(jobs: int) -> float:
     waiting = deque(range(jobs))
     free, done, wake = SLOTS, 0, trio.Event()
 
-    async def job(number: int) -> None:
+    async def job(_: int) -> None:
         nonlocal free, done
         try:
             with trio.move_on_after(30):

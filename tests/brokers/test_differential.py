@@ -172,7 +172,7 @@ class Trace:
 
         found = await self.both(
             self.session.lease(queues, limit, lease_for, owner=owner),
-            lambda: self.ledger.lease(queues, limit, lease_for, owner, now, 0.0),
+            lambda: self.ledger.lease(queues, limit, lease_for, owner=owner, now=now, deadline=0.0),
             same=same,
         )
         self.refs += [delivery.ref for delivery in found]

@@ -145,9 +145,7 @@ class Connection:
         return self._handle(job, item, published)
 
     def _publication(self, job: Job[Any]) -> Publication:
-        if not isinstance(job, Job):
-            hint = "; write actor.job(...)" if isinstance(job, Actor) else ""
-            raise TypeError(f"only jobs can be enqueued, not {job!r}{hint}")
+        _refuse_other_than_job(job)
         number: int = next(self._numbers)
         return Publication(
             job.queue.name,
@@ -175,9 +173,7 @@ class Connection:
 
     # --------------------------------------------------------------------------------------------------- looking
 
-    def handle(
-        self, id: str, *, queue: Queue | str = "default", actor: Actor[..., T] | None = None
-    ) -> JobHandle[T]:
+    def handle(self, id: str, *, queue: Queue | str = "default", actor: Actor[..., T] | None = None) -> JobHandle[T]:
         """Return a handle of a message that somebody enqueued.
 
         Args:
@@ -211,9 +207,7 @@ class Connection:
             total += (came := await self.session.requeue(name, limit=_AT_ONCE))
         return total
 
-    async def purge(
-        self, queue: Queue | str, state: State = State.DEAD, ids: Sequence[str] | None = None
-    ) -> int:
+    async def purge(self, queue: Queue | str, state: State = State.DEAD, ids: Sequence[str] | None = None) -> int:
         """Forget messages in a state (by default the dead letters), all or those named; return how many.
 
         Raises:
@@ -261,6 +255,12 @@ class Messages(AsyncIterator[MessageView]):
         return self._views.pop()
 
 
+def _refuse_other_than_job(value: object) -> None:
+    if not isinstance(value, Job):
+        hint = "; write actor.job(...)" if isinstance(value, Actor) else ""
+        raise TypeError(f"only jobs can be enqueued, not {value!r}{hint}")
+
+
 def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
     for item, reply in zip(items, replies, strict=True):
         if reply.outcome is Publishing.NO_QUEUE:
@@ -272,7 +272,7 @@ def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
 def open_connection(
     url_or_broker: str | Broker, *, results: str | Broker | None = None
 ) -> AbstractAsyncContextManager[Connection]:
-    """Open a broker: ``async with open_connection("sqlite:jobs.db") as connection``.
+    """Open a broker for the length of a block: ``async with open_connection("sqlite:jobs.db") as connection``.
 
     Args:
       url_or_broker: ``memory:`` (a fresh private broker each time), ``sqlite:PATH`` (all after the colon is the

@@ -260,8 +260,9 @@ class Broker(abc.ABC):
 
     @abc.abstractmethod
     def open(self) -> AbstractAsyncContextManager[Session]:
-        """Open the engine.  Leaving the block closes it, waiting at most a few seconds; the body's exception is
-        never wrapped in a group.
+        """Open the engine.
+
+        Leaving the block closes it, waiting at most a few seconds; the body's exception is never wrapped in a group.
         """
 
     @abc.abstractmethod

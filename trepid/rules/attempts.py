@@ -81,7 +81,7 @@ def failed(error: Failure, terms: Terms, delay: float | None = None) -> Failed:
         number = terms.failures + 1
         try:
             delay = terms.actor.wait_before_retry(number)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - a foreign function may raise anything
             # A broken policy must not cost the job its retries; the failure says what happened to it.
             note = f"{error.message} (the retry policy failed: {type(exc).__name__}: {exc})"
             error, delay = Failure(error.type, note, error.traceback), ExponentialBackoff()(number)
@@ -118,7 +118,7 @@ def failure(error: BaseException) -> Failure:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - a foreign __str__ may raise anything
         message = f"<its message cannot be read: {type(exc).__name__}>"
     frames = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES, compact=True)
     text = "".join(frames.format())
@@ -129,5 +129,3 @@ def _clean(text: str, longest: int) -> str:
     """Cut *text*, and make it storable: lone surrogates have no UTF-8."""
     short = text if len(text) <= longest else text[:longest] + "..."
     return short.encode("utf-8", "backslashreplace").decode("utf-8")
-
-

@@ -188,37 +188,47 @@ def settle(life: Life, token: Token, verdict: Verdict, now: float) -> tuple[Life
 
 
 def _settled_otherwise(life: Life, verdict: Verdict, now: float) -> tuple[Life, Reply]:
+    if isinstance(verdict, Withdrawn) and life.cancel is None:
+        return life, Reply.NOT_ASKED
     ended = replace(life, owner=None, verdict=type(verdict).__name__, settled=life.deliveries)
     match verdict:
-        case Failed(delay=delay):
-            ended = replace(ended, failures=life.failures + 1, expires=None, stray_since=None)
-            if life.cancel is not None:
-                ended = _cancelled(ended, now, life.cancel, None)
-            elif delay is None:
-                ended = replace(ended, state=DEAD, ended=now, reason="failed", forget=None)
-            else:
-                ended = replace(ended, state=SCHEDULED, due=now + delay)
-        case Returned(delay=delay, reason=reason, started=started):
-            stray = None
-            if reason == UNKNOWN_ACTOR:
-                stray = now if life.stray_since is None else life.stray_since
-            expires = None if started else life.expires
-            ended = replace(ended, returns=life.returns + 1, stray_since=stray, expires=expires)
-            if life.cancel is not None:
-                ended = _cancelled(ended, now, life.cancel, None)
-            elif delay is None:
-                ended = replace(ended, state=READY)
-            else:
-                ended = replace(ended, state=SCHEDULED, due=now + delay)
+        case Failed():
+            ended = _failed(ended, verdict, now)
+        case Returned():
+            ended = _returned(ended, verdict, now)
         case Buried(reason=reason):
             ended = replace(
                 ended, state=DEAD, failures=life.failures + 1, ended=now, reason=reason, forget=None, expires=None
             )
         case Withdrawn(keep=keep):
-            if life.cancel is None:
-                return life, Reply.NOT_ASKED
-            ended = _cancelled(replace(ended, withdrawals=life.withdrawals + 1), now, life.cancel, keep)
+            ended = _cancelled(replace(ended, withdrawals=life.withdrawals + 1), now, life.cancel or "", keep)
+        case Done():
+            raise AssertionError("done by its caller")
     return elapse(ended, now), Reply.APPLIED
+
+
+def _failed(life: Life, verdict: Failed, now: float) -> Life:
+    life = replace(life, failures=life.failures + 1, expires=None, stray_since=None)
+    if life.cancel is not None:
+        return _cancelled(life, now, life.cancel, None)
+    if verdict.delay is None:
+        return replace(life, state=DEAD, ended=now, reason="failed", forget=None)
+    return replace(life, state=SCHEDULED, due=now + verdict.delay)
+
+
+def _returned(life: Life, verdict: Returned, now: float) -> Life:
+    since = now if life.stray_since is None else life.stray_since
+    life = replace(
+        life,
+        returns=life.returns + 1,
+        stray_since=since if verdict.reason == UNKNOWN_ACTOR else None,
+        expires=None if verdict.started else life.expires,
+    )
+    if life.cancel is not None:
+        return _cancelled(life, now, life.cancel, None)
+    if verdict.delay is None:
+        return replace(life, state=READY)
+    return replace(life, state=SCHEDULED, due=now + verdict.delay)
 
 
 def cancel(life: Life, reason: str, now: float) -> tuple[Life, CancelReply]:

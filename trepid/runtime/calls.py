@@ -56,5 +56,6 @@ class Calls:
             fn,
             thread_name=f"job {actor.name}",
             abandon_on_cancel=actor.abandon_on_cancel,
-            limiter=place,  # type: ignore[arg-type]  # documented to take anything with these two methods
+            # Documented to take anything with the methods of a limiter.
+            limiter=place,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, final
 
 import attrs
@@ -42,7 +42,7 @@ class LiveContext(Context[Any]):
             id=self._delivery.id,
             retries=self._envelope.retries,
             timeout=self._envelope.timeout,
-            deferred_until=datetime.fromtimestamp(self._delivery.due, timezone.utc),
+            deferred_until=datetime.fromtimestamp(self._delivery.due, UTC),
             result_ttl=self._delivery.result_ttl,
             headers=self._envelope.headers,
             max_crashes=self._delivery.max_crashes,

@@ -94,7 +94,7 @@ class Performer:
         actor = ready.terms.actor
         run.terms = ready.terms
         place: Place | None = None
-        if actor.run_in == "thread" or actor.run_in == "process":
+        if actor.run_in in {"thread", "process"}:
             place = await self._calls.place(actor)
             if place is None:
                 return Returned(reason="no room", started=False)
@@ -108,7 +108,7 @@ class Performer:
                 return attempts.succeeded(value, ready.terms.keep)
         except IslandLostError:
             return Returned(reason="asyncio loop lost")
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever a job raises is its failure
             error = exc
         finally:
             if place is not None:
@@ -168,7 +168,7 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
         async with trio.open_nursery() as nursery:
             try:
                 value = await called(nursery)
-            except Exception as exc:
+            except Exception as exc:  # noqa: BLE001 - raised again below, bare
                 own = exc
                 nursery.cancel_scope.cancel(reason="the job raised")
     except Exception as group:

@@ -27,11 +27,11 @@ class Place:
             self._handed_on = True
             self._limiter.release_on_behalf_of(self)
 
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
+    async def acquire_on_behalf_of(self, _borrower: object) -> None:
         """Hand the place on to a function that starts."""
         await trio.lowlevel.checkpoint()
         self._handed_on = True
 
-    def release_on_behalf_of(self, borrower: object) -> None:
+    def release_on_behalf_of(self, _borrower: object) -> None:
         """The function has ended."""
         self._limiter.release_on_behalf_of(self)

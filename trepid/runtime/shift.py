@@ -165,9 +165,7 @@ class Shift:
         """An attempt begins."""
         delivery = run.delivery
         waited = max(0.0, delivery.leased - delivery.due)
-        self.teller.tell(
-            JobStarted(self.owner, delivery.queue, delivery.id, run.actor, delivery.failures + 1, waited)
-        )
+        self.teller.tell(JobStarted(self.owner, delivery.queue, delivery.id, run.actor, delivery.failures + 1, waited))
 
     def _tell_ended(self, run: JobRun, verdict: Verdict | None, outcome: Any, reply: Reply | None) -> None:
         delivery = run.delivery
@@ -197,7 +195,13 @@ class Shift:
             if run.started is not None and not run.ended
         ]
         return WorkerStatistics(
-            self.owner, tuple(running), self.settler.unsettled, self.free, self.stopping, self.ready, self.tally.report()
+            owner=self.owner,
+            running=tuple(running),
+            unsettled=self.settler.unsettled,
+            free=self.free,
+            stopping=self.stopping,
+            ready=self.ready,
+            report=self.tally.report(),
         )
 
 

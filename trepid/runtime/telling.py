@@ -61,7 +61,7 @@ def _level(event: Event) -> int:
 def _line(event: Event) -> str:
     match event:
         case JobStarted():
-            return f"started {event.actor} {event.id} attempt {event.attempt} after {event.waited:.3f} s in {event.queue}"
+            return f"started {event.actor} {event.id} attempt {event.attempt}, {event.waited:.3f} s after it was due"
         case JobEnded():
             more = "".join(
                 f", {text}"

@@ -193,7 +193,7 @@ class Actor(Generic[P, T]):
         return seconds(self.retry_policy(retry_number), f"retry policy of actor {self.name!r}")
 
 
-def _name(fn: Callable[..., Any], name: str | None) -> str:
+def _name(fn: object, name: str | None) -> str:
     if not callable(fn):
         hint = "; pass the function itself, not the coroutine it returns" if inspect.iscoroutine(fn) else ""
         raise TypeError(f"an actor needs a function, not {fn!r}{hint}")

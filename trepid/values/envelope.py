@@ -108,7 +108,7 @@ def unseal(payload: bytes) -> Envelope:
         raise EnvelopeError(f"not an envelope: {exc}") from exc
     if envelope.v != VERSION:
         _refuse_other_version(payload)
-    if (envelope.retries or 0) < 0 or not (envelope.timeout is None or 0 < envelope.timeout):
+    if (envelope.retries or 0) < 0 or not (envelope.timeout is None or envelope.timeout > 0):
         raise EnvelopeError("not an envelope: retries and timeout must not be negative")
     return envelope
 

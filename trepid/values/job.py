@@ -205,7 +205,8 @@ class Job(Generic[T]):
     def options(self, **changes: Unpack[JobOptions]) -> Job[T]:
         """Return a copy of this job with some fields changed, by the rules of the constructor."""
         fields: dict[str, Any] = {field: getattr(self, field) for field in JobOptions.__annotations__}
-        return Job(self.name, read_result=self.read_result, **{**fields, **changes})
+        fields.update(changes)
+        return Job(self.name, read_result=self.read_result, **fields)
 
 
 # attrs would make a frozen class hashable; its arguments are not, so neither is the job.

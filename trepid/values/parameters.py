@@ -36,6 +36,7 @@ class Parameters:
     more_positional: Reader | None
     more_named: Reader | None
     required: frozenset[str]
+    nameless: frozenset[str]
     read_result: Callable[[bytes], Any]
 
     def read(self, envelope: Envelope) -> tuple[list[Any], dict[str, Any]]:
@@ -51,7 +52,8 @@ class Parameters:
         except (ValueError, RecursionError) as exc:
             raise ArgumentsError(self.actor, str(exc)) from exc
         taken = [name for name, _ in self.positional[: len(raw_args)]]
-        missing = self.required.difference(taken, raw_kwargs)
+        # With **rest, a name given as keyword may be that of a positional-only parameter, and does not fill it.
+        missing = self.required.difference(taken, raw_kwargs) or self.nameless.difference(taken)
         if missing:
             raise ArgumentsError(self.actor, f"missing {', '.join(sorted(missing))}")
         if len(raw_args) > len(self.positional) and self.more_positional is None:
@@ -109,6 +111,7 @@ def compiled(fn: Callable[..., Any], actor: str) -> Parameters:
         more_positional=of(kinds.VAR_POSITIONAL),
         more_named=of(kinds.VAR_KEYWORD),
         required=frozenset(p.name for p in required),
+        nameless=frozenset(p.name for p in required if p.kind is kinds.POSITIONAL_ONLY),
         read_result=_reader(hints.get("return", Any), "the result", actor),
     )
 

@@ -34,7 +34,7 @@ class ExponentialBackoff:
 
     def __attrs_post_init__(self) -> None:
         for name in ("min_backoff", "max_backoff", "multiplier"):
-            seconds(getattr(self, name), name)
+            object.__setattr__(self, name, seconds(getattr(self, name), name))
         if self.min_backoff > self.max_backoff:
             raise ValueError(f"min_backoff {self.min_backoff} is more than max_backoff {self.max_backoff}")
         whole = isinstance(self.max_exponent, int) and not isinstance(self.max_exponent, bool)

@@ -88,9 +88,7 @@ class Router(Mapping[str, Actor[..., Any]]):
         if not isinstance(other, Router):
             return NotImplemented
         kept = {name: around for name, around in self._middleware.items() if name not in other._actors}
-        return _fill(
-            Router.__new__(Router), {**self._actors, **other._actors}, {**kept, **other._middleware}
-        )
+        return _fill(Router.__new__(Router), {**self._actors, **other._actors}, {**kept, **other._middleware})
 
     def wrapped(self, middleware: Middleware) -> Router:
         """Return a router whose actors run inside *middleware*, outside of what wraps them already."""
@@ -108,16 +106,14 @@ class Router(Mapping[str, Actor[..., Any]]):
         return tuple(dict.fromkeys(actor.queue.name for actor in self._actors.values()))
 
 
-def _router_of(item: Actor[..., Any]) -> Router:
+def _router_of(item: object) -> Router:
     if not isinstance(item, Actor):
         advice = "; wrap the function: trepid.Actor(fn)" if callable(item) else ""
         raise TypeError(f"a router holds actors and routers, not {item!r}{advice}")
     return _fill(Router.__new__(Router), {item.name: item}, {})
 
 
-def _fill(
-    router: Router, actors: dict[str, Actor[..., Any]], middleware: dict[str, tuple[Middleware, ...]]
-) -> Router:
+def _fill(router: Router, actors: dict[str, Actor[..., Any]], middleware: dict[str, tuple[Middleware, ...]]) -> Router:
     object.__setattr__(router, "_actors", MappingProxyType(actors))
     object.__setattr__(router, "_middleware", MappingProxyType(middleware))
     return router

@@ -7,6 +7,7 @@ before it; tests replay the traces of other engines on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -17,6 +18,15 @@ from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, DONE, LEASED, READY, CancelReply, Life, Reply, State
 from trepid.rules.publishing import Plan, Published, Publishing, plan
 from trepid.rules.verdicts import Buried, Done, Failed, Verdict, Withdrawn
+
+
+class _Grant(NamedTuple):
+    """On what terms leases are granted."""
+
+    owner: str
+    until: float
+    now: float
+    deadline: float
 
 
 class Ledger(Store):
@@ -102,7 +112,7 @@ class Ledger(Store):
     # ---------------------------------------------------------------------------------------------------- leasing
 
     def lease(
-        self, queues: Sequence[str], limit: int, lease_for: float, owner: str, now: float, deadline: float
+        self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, now: float, deadline: float
     ) -> list[Delivery]:
         """Lease up to *limit* messages; queues take turns at being asked first."""
         open_shelves = [s for q in queues if (s := self.shelves.get(q)) is not None and not s.paused]
@@ -111,29 +121,20 @@ class Ledger(Store):
             start = self._turn % len(open_shelves)
             open_shelves = open_shelves[start:] + open_shelves[:start]
         until = now + lease_for
+        grant = _Grant(owner, until, now, deadline)
         taken: list[Delivery] = []
         # Each queue may give its share; what is left over goes round again.
         while open_shelves and len(taken) < limit:
             share = -(-(limit - len(taken)) // len(open_shelves))
-            left = [s for s in open_shelves if self._take(s, share, owner, until, now, deadline, taken, limit)]
-            open_shelves = left
+            open_shelves = [s for s in open_shelves if self._take(s, min(share, limit - len(taken)), grant, taken)]
         if taken:
             self.first_expiry = min(self.first_expiry, until)
         return taken
 
-    def _take(
-        self,
-        shelf: Shelf,
-        share: int,
-        owner: str,
-        until: float,
-        now: float,
-        deadline: float,
-        taken: list[Delivery],
-        limit: int,
-    ) -> bool:
+    def _take(self, shelf: Shelf, share: int, grant: _Grant, taken: list[Delivery]) -> bool:
         """Lease up to *share* messages of one queue; return whether it may have more."""
-        for _ in range(min(share, limit - len(taken))):
+        owner, until, now, deadline = grant
+        for _ in range(share):
             row = shelf.pop()
             if row is None:
                 return False
@@ -272,9 +273,7 @@ class Ledger(Store):
 
     def held(self, owner: str) -> list[Ref]:
         """Return the leases of an owner."""
-        return [
-            Ref(row.shelf.name, row.id, row.life.token) for row in self.leased.values() if row.life.owner == owner
-        ]
+        return [Ref(row.shelf.name, row.id, row.life.token) for row in self.leased.values() if row.life.owner == owner]
 
 
 def _keep_error(row: Row, life: Life, verdict: Verdict, now: float) -> None:

@@ -194,7 +194,7 @@ class _MemorySession(Session):
         while True:
             now = self._broker.now()
             deadline = trio.current_time() + lease_for
-            taken = self._broker.ledger.lease(queues, limit, lease_for, owner, now, deadline)
+            taken = self._broker.ledger.lease(queues, limit, lease_for, owner=owner, now=now, deadline=deadline)
             self._broker.tell()
             if taken or trio.current_time() >= give_up:
                 return taken
@@ -281,7 +281,7 @@ class _MemorySession(Session):
         self._broker.tell()
         return expired
 
-    async def reap(self, *, limit: int = 1000) -> int:
+    async def reap(self, *, limit: int = 1000) -> int:  # noqa: ARG002 - it is quick, and never falls behind
         await trio.lowlevel.checkpoint()
         moved = self._broker.ledger.advance(self._broker.now())
         self._broker.tell()

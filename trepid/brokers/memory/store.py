@@ -114,10 +114,12 @@ class Store:
     # ---------------------------------------------------------------------------------------------------- moving
 
     def row(self, queue: str, id: str) -> Row | None:
+        """Return a message, or None."""
         shelf = self.shelves.get(queue)
         return None if shelf is None else shelf.rows.get(id)
 
     def chosen(self, queue: str, ids: Iterable[str] | None) -> list[Row]:
+        """Return the named messages of a queue, or all of them in the order of publishing."""
         rows = self.shelf(queue).rows
         if ids is not None:
             return [rows[id] for id in dict.fromkeys(ids) if id in rows]
