@@ -4,8 +4,13 @@ import builtins
 import importlib.metadata
 import re
 import sys
+from pathlib import Path
 
 import trepid
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import draw_lifecycle
 
 project = "Trepid"
 author = "The Trepid developers"
@@ -59,7 +64,7 @@ nitpick_ignore_regex = [
 def link_to_the_public_name(app, env, node, contnode):
     """Lead a name as annotations know it (`trepid.values.job.Job`, or `Job`) to its description as `trepid.Job`."""
     path = node.get("reftarget", "").split(".")
-    if node.get("refdomain") != "py" or not (path[0] == "trepid" or path[0] in trepid.__all__):
+    if node.get("refdomain") != "py" or not (path[0] == "trepid" or path[0] in vars(trepid)):
         return None
     for length in (1, 2):
         public = ".".join(["trepid", *path[-length:]])
@@ -84,7 +89,23 @@ def bring_attribute_back(app, what, name, obj, options, lines):
         lines[:] = text
 
 
+# What `open_connection`, `enqueue` and `nursery.start` make has no constructor that anybody should read about.
+LIVE = {"Connection", "JobHandle", "Messages", "RunningWorker", "Session", "Context", "Broker"}
+
+
+def tidy_signature(app, what, name, obj, options, signature, returns):
+    """Hide the constructors of live things, and the defaults that are no Python."""
+    if what == "class" and name.rpartition(".")[2] in LIVE:
+        return "", None
+    if not signature:
+        return None
+    tidy = re.sub(r"<function \w+>", "...", signature).replace("NOTHING", "{}").replace("~", "")
+    return tidy, returns
+
+
 def setup(app):
+    draw_lifecycle.draw()
+    app.connect("autodoc-process-signature", tidy_signature)
     app.connect("missing-reference", link_to_the_public_name)
     app.connect("autodoc-process-docstring", set_attribute_aside, priority=400)
     app.connect("autodoc-process-docstring", bring_attribute_back, priority=600)
