@@ -272,7 +272,7 @@ def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
 def open_connection(
     url_or_broker: str | Broker, *, results: str | Broker | None = None
 ) -> AbstractAsyncContextManager[Connection]:
-    """Open a broker for the length of a block: ``async with open_connection("sqlite:jobs.db") as connection``.
+    """Open a broker for the length of an ``async with`` block.
 
     Args:
       url_or_broker: ``memory:`` (a fresh private broker each time), ``sqlite:PATH`` (all after the colon is the
