@@ -76,7 +76,10 @@ def seal(
         timeout,
         headers,
     )
-    return _ENCODER.encode(envelope)
+    try:
+        return _ENCODER.encode(envelope)
+    except UnicodeEncodeError as exc:  # which cannot be raised again with a text of one's own
+        raise ValueError(f"headers: {exc}") from exc
 
 
 def _encoded(values: tuple[object, ...] | dict[str, object], what: str) -> bytes:
