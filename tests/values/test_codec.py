@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import datetime as dt
 import decimal
@@ -114,10 +115,8 @@ def test_no_json_makes_a_decoder_raise_anything_odd(annotation):
 
     @given(PLAIN)
     def raises_nothing_odd(value):
-        try:
+        with contextlib.suppress(ValueError):  # msgspec.ValidationError is one
             read(codec.encode(value))
-        except ValueError:
-            pass  # msgspec.ValidationError is one
 
     raises_nothing_odd()
 
@@ -137,18 +136,14 @@ ODD = [
 @pytest.mark.parametrize("text", ODD, ids=lambda text: text[:20])
 @pytest.mark.parametrize("annotation", [annotation for annotation, _ in TYPED], ids=str)
 def test_extreme_json_is_a_value_or_a_value_error(annotation, text):
-    try:
+    with contextlib.suppress(ValueError):
         codec.decoder(annotation)(text.encode())
-    except ValueError:
-        pass
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_value_or_a_value_error(data):
-    try:
+    with contextlib.suppress(ValueError):
         codec.decode(data)
-    except ValueError:
-        pass
 
 
 def test_deep_nesting_is_an_error_and_no_crash():
@@ -179,7 +174,7 @@ def test_what_contains_itself_is_an_error():
         lambda x: {"a": [x]},
         lambda x: (None, x),
         lambda x: {"a": {x}},
-        lambda x: Attrs(x),
+        Attrs,
         lambda x: [None, {"null": [x]}],
     ],
 )
@@ -206,7 +201,7 @@ def test_a_huge_number_comes_back_or_is_a_value_error(number):
 
 @pytest.mark.parametrize("value", ["\ud800", ["\udfff"], {"\ud800": 1}])
 def test_values_that_json_cannot_carry_are_value_errors(value):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         codec.encode(value)
 
 
@@ -225,7 +220,7 @@ class Unknown:
     [Unknown, list[Unknown], dict[str, Unknown], Unknown | None, tuple[int, Unknown], complex, type, range],
 )
 def test_annotations_that_cannot_be_built_are_refused(annotation):
-    with pytest.raises(TypeError, match="."):
+    with pytest.raises(TypeError, match=r"."):
         codec.decoder(annotation)
 
 

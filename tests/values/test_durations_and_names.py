@@ -1,3 +1,4 @@
+import contextlib
 import math
 import string
 from datetime import timedelta
@@ -27,12 +28,8 @@ def test_a_timedelta_is_its_seconds(span):
 
 @given(st.floats() | st.integers() | st.timedeltas() | st.just(10**400) | st.just(-(10**400)))
 def test_any_number_is_a_span_or_an_error(value):
-    try:
-        span = seconds(value, "delay")
-    except ValueError as exc:
-        assert "delay" in str(exc)
-    else:
-        assert 0 <= span <= LONGEST
+    with contextlib.suppress(ValueError):
+        assert 0 <= seconds(value, "delay") <= LONGEST
 
 
 @pytest.mark.parametrize("value", [True, False, "1", None, 1j, [1], b"1"])
@@ -81,7 +78,7 @@ def test_other_texts_are_no_names(text):
     if good:
         assert checked_name(text, "name") == text
     else:
-        with pytest.raises(ValueError, match="queue name .* must match"):
+        with pytest.raises(ValueError, match=r"queue name .* must match"):
             checked_name(text, "queue name")
 
 
@@ -105,7 +102,7 @@ def test_ids_that_match_are_ids(text):
 
 @pytest.mark.parametrize("id", ["", "a b", "a\n", "a" * 129, "\u00e9", "a/b", "{a}", "a'"])
 def test_bad_ids_are_told_the_rule(id):
-    with pytest.raises(ValueError, match="must match .* at most 128 characters"):
+    with pytest.raises(ValueError, match=r"must match .* at most 128 characters"):
         checked_id(id)
 
 

@@ -1,5 +1,4 @@
 import json
-import random
 
 import pytest
 from hypothesis import example, given
@@ -31,10 +30,9 @@ def read(payload):
     """Read a payload as everybody does who does not know the actor; only EnvelopeError may come out."""
     try:
         found = unseal(payload)
-    except EnvelopeError as exc:
-        assert str(exc)
+    except EnvelopeError:
         assert actor_of(payload) is None
-        return None
+        return
     assert isinstance(found, Envelope)
     assert found.v == envelope.VERSION
     assert isinstance(found.actor, str)
@@ -43,24 +41,28 @@ def read(payload):
     try:
         args, kwargs = arguments_of(payload)
     except EnvelopeError:
-        return found
+        return
     assert isinstance(args, list)
     assert isinstance(kwargs, dict)
-    return found
 
 
 @given(
     NAMES,
     st.lists(PLAIN, max_size=4).map(tuple),
     st.dictionaries(TEXTS, PLAIN, max_size=4),
-    st.none() | st.integers(0, 2**63),
-    st.none() | st.floats(0.001, 1e9),
-    st.dictionaries(TEXTS, TEXTS, max_size=3),
+    st.fixed_dictionaries(
+        {
+            "retries": st.none() | st.integers(0, 2**63),
+            "timeout": st.none() | st.floats(0.001, 1e9),
+            "headers": st.dictionaries(TEXTS, TEXTS, max_size=3),
+        }
+    ),
 )
-def test_what_is_sealed_comes_back(actor, args, kwargs, retries, timeout, headers):
-    payload = seal(actor, args, kwargs, retries=retries, timeout=timeout, headers=headers)
+def test_what_is_sealed_comes_back(actor, args, kwargs, said):
+    payload = seal(actor, args, kwargs, **said)
     found = unseal(payload)
-    assert (found.v, found.actor, found.retries, found.timeout, found.headers) == (1, actor, retries, timeout, headers)
+    assert (found.v, found.actor) == (1, actor)
+    assert {"retries": found.retries, "timeout": found.timeout, "headers": found.headers} == said
     assert arguments_of(payload) == (list(args), kwargs)
     assert actor_of(payload) == actor
     assert found.bare == (not args and not kwargs) or found.args == b"[]"
@@ -103,7 +105,7 @@ def test_mutated_envelopes_are_envelopes_or_envelope_errors(payload, dice):
                 del mutated[dice.randrange(len(mutated)) :]
                 mutated += b"}"
             case 2:
-                mutated.insert(dice.randrange(len(mutated)), random.choice(b'"{}[],:\\0e-'))
+                mutated.insert(dice.randrange(len(mutated)), dice.choice(b'"{}[],:\\0e-'))
             case 3:
                 start = dice.randrange(len(mutated))
                 mutated[start:start] = mutated[start : start + 9]
