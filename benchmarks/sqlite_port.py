@@ -59,7 +59,7 @@ def show(what: str, count: int, seconds: float, session: SQLiteSession, before: 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[SQLiteSession]:
     """Open a broker with a fresh file."""
-    async with SQLiteBroker(directory / f"{next(NUMBERS)}.db").open() as session:
+    async with SQLiteBroker(str(directory / f"{next(NUMBERS)}.db")).open() as session:
         await session.declare([QUEUE])
         yield session
 

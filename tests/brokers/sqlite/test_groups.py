@@ -190,18 +190,17 @@ async def test_a_closed_session_says_so(tmp_path):
 async def test_requests_under_way_are_finished_when_the_session_closes(tmp_path):
     broker = SQLiteBroker(tmp_path / "jobs.db")
     outcomes = []
-    async with trio.open_nursery() as nursery:
-        async with broker.open() as session:
-            await session.declare(["q"])
+    async with trio.open_nursery() as nursery, broker.open() as session:
+        await session.declare(["q"])
 
-            async def publish(number):
-                outcomes.extend(await put(session, f"m{number}"))
+        async def publish(number):
+            outcomes.extend(await put(session, f"m{number}"))
 
-            hold = await held_up(session, nursery)
-            for number in range(10):
-                nursery.start_soon(publish, number)
-            await in_line(session, 10)
-            hold.go.set()
+        hold = await held_up(session, nursery)
+        for number in range(10):
+            nursery.start_soon(publish, number)
+        await in_line(session, 10)
+        hold.go.set()
     assert len(outcomes) == 10
     async with broker.open() as session:
         assert (await session.stats("q")).ready == 10

@@ -1,5 +1,6 @@
 """Opening and closing: what is admitted, what is refused, and what is left behind."""
 
+# ruff: noqa: PTH102, PTH110, PTH116, PTH118, PTH123, PTH208 - names of files are compared as the system lists them.
 import os
 import sqlite3
 import stat
@@ -63,7 +64,9 @@ async def test_the_file_is_for_its_owner_only(path):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("content", [b"#!/bin/sh\n", b"x" * 5000, b"SQLite format 3\0", b"SQLite format 3\0" + b"y" * 200])
+@pytest.mark.parametrize(
+    "content", [b"#!/bin/sh\n", b"x" * 5000, b"SQLite format 3\0", b"SQLite format 3\0" + b"y" * 200]
+)
 async def test_another_kind_of_file_is_refused(path, content):
     path.write_bytes(content)
     await refused(path, "not an SQLite database|damaged")
@@ -168,7 +171,9 @@ async def test_an_empty_file_becomes_ours(path):
 
 
 def test_processes_that_create_one_file_at_once_all_succeed(path):
-    code = PRELUDE + """
+    code = (
+        PRELUDE
+        + """
 async def main():
     async with SQLiteBroker(path).open() as session:
         await session.declare(["q"])
@@ -177,6 +182,7 @@ print("ready", flush=True); sys.stdin.readline()
 trio.run(main)
 print("done", flush=True)
 """
+    )
     for round in range(3):
         file = path.with_name(f"{round}.db")
         with python(code, file) as a, python(code, file) as b, python(code, file) as c:

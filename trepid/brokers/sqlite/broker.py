@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -22,9 +22,9 @@ from trepid.ports.broker import Broker
 class SQLiteBroker(Broker):
     """Messages in one SQLite file, which any number of processes on one machine may share.
 
-    What is accepted survives the loss of power: the file is written with ``synchronous=FULL``.  The file is made when it
-    is first opened, readable by its owner only; its directory must be there.  Beside it are SQLite's own ``-wal`` and
-    ``-shm``, and a directory ``-bells`` by which sessions wake one another.  Not for network file systems.
+    What is accepted survives the loss of power: the file is written with ``synchronous=FULL``.  The file is made when
+    it is first opened, readable by its owner only; its directory must be there.  Beside it are SQLite's own
+    ``-wal`` and ``-shm``, and a directory ``-bells`` by which sessions wake one another.  Not for network file systems.
 
     Args:
       path: of the file.
@@ -44,7 +44,7 @@ class SQLiteBroker(Broker):
         return f"sqlite:{self.path}"
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[SQLiteSession]:
+    async def open(self) -> AsyncGenerator[SQLiteSession]:
         """Open the file, with one thread that writes and one that reads.
 
         The session belongs to this process and this event loop.  Leaving the block, also by cancellation, ends both

@@ -12,10 +12,10 @@ import os
 import secrets
 import signal
 import time
+from pathlib import Path
 from typing import Final, final
 
 import trio
-
 
 HAVE_BELLS: Final = hasattr(os, "mkfifo")
 
@@ -23,9 +23,9 @@ _STAMPS_SETTLE = 100_000_000
 """Nanoseconds after which two changes of a directory surely have different times of change."""
 
 
-def directory_of(path: str) -> str:
+def directory_of(path: str) -> Path:
     """Return where the bells of a broker's file are."""
-    return f"{path}-bells"
+    return Path(f"{path}-bells")
 
 
 @final
@@ -51,21 +51,21 @@ class Bell:
         if not HAVE_BELLS:
             return
         name = secrets.token_hex(8)
-        fresh, final = os.path.join(self._directory, f".{name}"), os.path.join(self._directory, name)
+        fresh, finished = self._directory / f".{name}", self._directory / name
         with contextlib.suppress(OSError):
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            self._directory.mkdir(mode=0o700, exist_ok=True)
             os.mkfifo(fresh, 0o600)
             try:
                 # Open for writing, too: without a writer, the pipe would be readable (at its end) for ever.
                 descriptor = os.open(fresh, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
-                os.unlink(fresh)
+                fresh.unlink()
                 return
             try:
-                os.rename(fresh, final)
+                fresh.rename(finished)
             except OSError:
                 os.close(descriptor)
-                os.unlink(fresh)
+                fresh.unlink()
                 return
             self._descriptor, self.name = descriptor, name
 
@@ -83,12 +83,12 @@ class Bell:
         if self._descriptor is None or self.name is None:
             return
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._directory, self.name))
+            (self._directory / self.name).unlink()
         trio.lowlevel.notify_closing(self._descriptor)  # should somebody still be waiting, he learns of it
         os.close(self._descriptor)
         self._descriptor = None
         with contextlib.suppress(OSError):
-            os.rmdir(self._directory)
+            self._directory.rmdir()
 
 
 @final
@@ -116,7 +116,7 @@ class Ringer:
         if not HAVE_BELLS:
             return
         try:
-            changed = os.stat(self._directory).st_mtime_ns
+            changed = self._directory.stat().st_mtime_ns
         except OSError:
             return
         if changed != self._changed:
@@ -133,9 +133,12 @@ class Ringer:
 
     def _look_around(self, changed: int) -> None:
         try:
-            names = {name for name in os.listdir(self._directory) if not name.startswith(".")} - {self._bell.name}
+            names = {entry.name for entry in self._directory.iterdir() if not entry.name.startswith(".")} - {
+                self._bell.name
+            }
         except OSError:
             return
+        names = found - {self._bell.name}
         for name in self._others.keys() - names:
             os.close(self._others.pop(name))
         for name in names - self._others.keys():
@@ -144,18 +147,18 @@ class Ringer:
         self._changed = changed if time.time_ns() - changed > _STAMPS_SETTLE else -1
 
     def _find(self, name: str) -> None:
-        path = os.path.join(self._directory, name)
+        path = self._directory / name
         try:
             self._others[name] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as exc:
             if exc.errno == errno.ENXIO:  # nobody reads it: its session was killed
                 with contextlib.suppress(OSError):
-                    os.unlink(path)
+                    path.unlink()
 
     def _drop(self, name: str) -> None:
         os.close(self._others.pop(name))
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._directory, name))
+            (self._directory / name).unlink()
 
     def close(self) -> None:
         """Let go of all bells."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from trepid.errors import BrokerBusyError, BrokerFileError, BrokerFullError, BrokerLostError
@@ -31,7 +31,7 @@ def typed(exc: Exception, path: str) -> Exception:
 
 
 @contextmanager
-def typed_errors(path: str) -> Iterator[None]:
+def typed_errors(path: str) -> Generator[None]:
     """Raise the errors of SQLite inside this block as those of Trepid."""
     try:
         yield

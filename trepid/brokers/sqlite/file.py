@@ -50,7 +50,7 @@ def admit(path: str) -> None:
 
 def _complaint(exc: OSError, path: str) -> str:
     if exc.errno == errno.ENOENT and not Path(path).parent.is_dir():
-        return f"the directory {os.path.dirname(path)!r} does not exist; create it first"
+        return f"the directory {str(Path(path).parent)!r} does not exist; create it first"
     if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "no permission to read and write this file"
     if exc.errno == errno.ENOTDIR:
@@ -59,14 +59,16 @@ def _complaint(exc: OSError, path: str) -> str:
 
 
 def _admit_existing(path: str) -> None:
-    mode = os.stat(path).st_mode
+    mode = Path(path).stat().st_mode
     if stat.S_ISDIR(mode):
         raise BrokerFileError(path, "this is a directory; name a file in it")
     if not stat.S_ISREG(mode):
         raise BrokerFileError(path, "this is not an ordinary file")
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        head = file.read(100)
+    try:
+        head = os.read(descriptor, 100)
+    finally:
+        os.close(descriptor)
     if not head:
         return  # somebody is about to fill it, or died before that; to SQLite, it is an empty database
     if not head.startswith(_MAGIC):
@@ -127,7 +129,7 @@ def patiently(action: Callable[[], T], *, on_retry: Callable[[], object] | None 
 
 
 def _refuse_damaged(connection: sqlite3.Connection, path: str) -> None:
-    if os.path.getsize(path) > _CHECKED_UP_TO:
+    if Path(path).stat().st_size > _CHECKED_UP_TO:
         return  # it would take too long; what is damaged shows when it is met
     verdict = patiently(lambda: connection.execute("PRAGMA quick_check(1)").fetchone()[0])
     if verdict != "ok":

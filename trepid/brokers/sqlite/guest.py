@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 from trepid.brokers.sqlite import schema, statements
 from trepid.brokers.sqlite.clock import HighWater
@@ -28,23 +28,21 @@ def publish_in(path: str, clock: HighWater, connection: object, batch: Sequence[
             f"enqueuing on a {type(connection).__name__}", "SQLite", "pass a sqlite3.Connection to the broker's file"
         )
     with typed_errors(path):
-        _refuse_other_file(path, connection)
-        _require_transaction(connection)
+        # Rows as we know them, whatever the caller makes of his own.
         text_factory, connection.text_factory = connection.text_factory, str
         try:
             cursor = connection.cursor()
             cursor.row_factory = None
+            _refuse_other_file(path, cursor)
+            _require_transaction(connection)
             return _publish(clock, connection, cursor, batch)
         finally:
             connection.text_factory = text_factory
 
 
-def _refuse_other_file(path: str, connection: sqlite3.Connection) -> None:
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    opened = next((row[2] for row in cursor.execute("PRAGMA database_list") if row[1] == "main"), "")
-    opened = os.fsdecode(opened) if isinstance(opened, bytes) else str(opened)
-    if not opened or not os.path.samefile(opened, path):
+def _refuse_other_file(path: str, cursor: sqlite3.Cursor) -> None:
+    opened: str = next((row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main"), "")
+    if not opened or not Path(opened).samefile(path):
         raise UnsupportedError(
             f"enqueuing on a connection to {opened or 'a temporary database'!r}",
             "SQLite",

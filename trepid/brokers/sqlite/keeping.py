@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.rows import NUMBERS, Row, load
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, Transaction, WORK
+from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK, Transaction
 from trepid.errors import QueueBusyError
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State

@@ -9,7 +9,7 @@ import msgspec
 
 from trepid.brokers.sqlite import departed, statements
 from trepid.brokers.sqlite.rows import NUMBERS
-from trepid.brokers.sqlite.transaction import Transaction, WORK
+from trepid.brokers.sqlite.transaction import WORK, Transaction
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, READY, State

@@ -71,7 +71,7 @@ TABLES: Final = (
     "CREATE INDEX messages_ttl ON messages (queue, expires) WHERE state < 2 AND expires IS NOT NULL",
     "CREATE INDEX messages_leased ON messages (queue, until) WHERE state = 2",
     "CREATE INDEX messages_asked ON messages (owner) WHERE state = 2 AND cancel IS NOT NULL",
-    "CREATE INDEX messages_ended ON messages (queue, state) WHERE state >= 3",
+    "CREATE INDEX messages_ended ON messages (queue, state) WHERE ended IS NOT NULL",
     "CREATE INDEX messages_forget ON messages (forget) WHERE forget IS NOT NULL",
     # Apart from the row, which is rewritten with every step of a message's life.
     "CREATE TABLE payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT",

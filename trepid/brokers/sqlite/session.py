@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, final
 
 import attrs
 import trio
-from typing_extensions import TypeVarTuple, Unpack
+from typing_extensions import TypeVarTuple, override
 
 from trepid.brokers.sqlite import guest, keeping, leasing, looking, settling
 from trepid.brokers.sqlite.clock import HighWater
@@ -19,7 +20,7 @@ from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.thread import OwnerThread
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
-from trepid.brokers.sqlite.waiting import POLL, Waiting
+from trepid.brokers.sqlite.waiting import Waiting
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -81,7 +82,7 @@ class SQLiteSession(Session):
         self._ringer = Ringer(path, self._bell)
         self._writer_engine = Writer(path, self._clock, self._ringer)
         self._reader_engine = Reader(path, self._clock)
-        name = os.path.basename(path)
+        name = Path(path).name
         self._writer = OwnerThread[Transaction](self._writer_engine, f"trepid writes {name}", tell=self._told)
         self._reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
         self._waiting: Waiting
@@ -122,14 +123,15 @@ class SQLiteSession(Session):
         )
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
-    async def _write(self, function: Callable[[Transaction, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+    async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
         self._stay_home()
         return await self._writer.run(function, *args)
 
-    async def _read(self, function: Callable[[Reading, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+    async def _read(self, function: Callable[[Reading, *Args], R], *args: *Args) -> R:
         self._stay_home()
         return await self._reader.run(function, *args)
 
@@ -143,34 +145,43 @@ class SQLiteSession(Session):
     async def _version(self) -> int:
         return await self._read(looking.version)
 
+    @override
     async def now(self) -> float:
         return await self._read(looking.clock)
 
     # ---------------------------------------------------------------------------------------------------- queues
 
+    @override
     async def declare(self, queues: Sequence[str]) -> None:
         await self._write(keeping.declare, queues)
 
+    @override
     async def queues(self) -> list[str]:
         return await self._read(looking.queues)
 
+    @override
     async def delete(self, queue: str) -> None:
         await self._write(keeping.delete, queue)
 
+    @override
     async def pause(self, queue: str) -> None:
         await self._write(keeping.pause, queue, True)
 
+    @override
     async def resume(self, queue: str) -> None:
         await self._write(keeping.pause, queue, False)
 
+    @override
     async def stats(self, queue: str) -> QueueStats:
         return await self._read(looking.stats, queue)
 
     # ------------------------------------------------------------------------------------------- a message's life
 
+    @override
     async def publish(self, batch: Sequence[Publication]) -> list[Published]:
         return await self._write(publish, batch)
 
+    @override
     def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
         """Store messages in the caller's own transaction, on the caller's own connection to the same file.
 
@@ -183,6 +194,7 @@ class SQLiteSession(Session):
         """
         return guest.publish_in(self._path, self._clock, connection, batch)
 
+    @override
     async def lease(
         self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
     ) -> list[Delivery]:
@@ -200,18 +212,23 @@ class SQLiteSession(Session):
                 return claim.deliveries
             await self._waiting.more(WORK, seen, min(give_up, _alarm(claim.wait)))
 
+    @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
         return await self._write(leasing.extend, refs, lease_for, trio.current_time() + lease_for)
 
+    @override
     async def settle(self, batch: Sequence[Settlement], *, then: Sequence[Publication] = ()) -> list[Reply]:
         return await self._write(settling.settle, batch, then)
 
+    @override
     async def cancel(self, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
         return await self._write(settling.cancel, queue, ids, reason)
 
+    @override
     async def requeue(self, queue: str, ids: Sequence[str] | None = None, *, limit: int = 1000) -> int:
         return await self._write(keeping.requeue, queue, ids, limit)
 
+    @override
     async def purge(
         self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
     ) -> int:
@@ -219,12 +236,15 @@ class SQLiteSession(Session):
 
     # --------------------------------------------------------------------------------------------------- looking
 
+    @override
     async def get(self, queue: str, id: str) -> MessageView | None:
         return await self._read(looking.get, queue, id)
 
+    @override
     async def peek(self, queue: str, state: State, *, limit: int = 100, after: Cursor | None = None) -> Page:
         return await self._read(looking.peek, queue, state, limit, after or 0)
 
+    @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
         give_up = trio.current_time() + wait
         while True:
@@ -236,9 +256,11 @@ class SQLiteSession(Session):
 
     # ---------------------------------------------------------------------------------------------------- owners
 
+    @override
     async def held(self, owner: str) -> list[Ref]:
         return await self._read(looking.held, owner)
 
+    @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
         give_up = trio.current_time() + wait
         while True:
@@ -248,9 +270,11 @@ class SQLiteSession(Session):
                 return asked
             await self._waiting.more(ASKED, seen, give_up)
 
+    @override
     async def expire_owner(self, owner: str) -> int:
         return await self._write(leasing.expire_owner, owner)
 
+    @override
     async def reap(self, *, limit: int = 1000) -> int:
         return await self._write(keeping.reap, limit)
 

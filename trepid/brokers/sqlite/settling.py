@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.publishing import publish
-from trepid.brokers.sqlite.rows import Row, write_failure
+from trepid.brokers.sqlite.rows import write_failure
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transaction
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
@@ -56,11 +56,11 @@ def _settle(tx: Transaction, queue: int, settlement: Settlement) -> Reply:
         return reply
     moved = tx.move(row, life)
     if reply is Reply.APPLIED and moved is not None:
-        _keep_what_came_of_it(tx, moved, life, verdict)
+        _keep_what_came_of_it(tx, life, verdict)
     return reply
 
 
-def _keep_what_came_of_it(tx: Transaction, row: Row, life: Life, verdict: Verdict) -> None:
+def _keep_what_came_of_it(tx: Transaction, life: Life, verdict: Verdict) -> None:
     if isinstance(verdict, Done):
         tx.run(statements.SET_RESULT, (verdict.result, verdict.unreadable, life.seq))
         return

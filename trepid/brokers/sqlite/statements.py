@@ -1,5 +1,7 @@
 """Every statement on messages.  ``INDEXED BY`` fails loudly where a plan would silently become a scan."""
 
+# ruff: noqa: S608 - the parts that are put together are constants; values are always parameters.
+
 from __future__ import annotations
 
 from typing import Final
@@ -10,6 +12,8 @@ from trepid.brokers.sqlite.rows import COLUMNS, LIFE_COLUMNS
 
 HEAD: Final = "SELECT seq, clock FROM head"
 SET_HEAD: Final = "UPDATE head SET seq = ?, clock = ?"
+LOCK_HEAD: Final = "UPDATE head SET seq = seq"
+QUEUE: Final = "SELECT key, paused FROM queues WHERE name = ?"
 QUEUES: Final = "SELECT key, name, paused FROM queues"
 ADD_QUEUE: Final = "INSERT INTO queues (name) VALUES (?) ON CONFLICT DO NOTHING"
 PAUSE_QUEUE: Final = "UPDATE queues SET paused = ? WHERE key = ?"
@@ -20,12 +24,11 @@ DROP_QUEUE: Final = "DELETE FROM queues WHERE key = ?"
 
 BY_ID: Final = f"SELECT {COLUMNS} FROM messages WHERE queue = ? AND id = ?"
 BY_UNIQUE: Final = f"SELECT {COLUMNS} FROM messages WHERE queue = ? AND unique_key = ? AND state < 3"
-SET_LIFE: Final = f"UPDATE messages SET ({LIFE_COLUMNS}) = ({', '.join('?' * len(LIFE_COLUMNS.split(',')))}) WHERE seq = ?"
+_MARKS: Final = ", ".join("?" * len(LIFE_COLUMNS.split(",")))
+SET_LIFE: Final = f"UPDATE messages SET ({LIFE_COLUMNS}) = ({_MARKS}) WHERE seq = ?"
 MOVE_PAYLOAD: Final = "UPDATE payloads SET seq = ? WHERE seq = ?"
 MOVE_FAILURES: Final = "UPDATE failures SET seq = ? WHERE seq = ?"
-ADD_FAILURE: Final = (
-    "INSERT INTO failures SELECT ?, coalesce(max(number), 0) + 1, ? FROM failures WHERE seq = ?"
-)
+ADD_FAILURE: Final = "INSERT INTO failures SELECT ?, coalesce(max(number), 0) + 1, ? FROM failures WHERE seq = ?"
 FAILURES: Final = "SELECT failure FROM failures WHERE seq = ? ORDER BY number"
 LAST_FAILURE: Final = "SELECT failure FROM failures WHERE seq = ? ORDER BY number DESC LIMIT 1"
 PAYLOAD: Final = "SELECT payload FROM payloads WHERE seq = ?"
@@ -86,13 +89,13 @@ SET_RESULT: Final = "UPDATE messages SET result = ?, unreadable = ? WHERE seq = 
 
 DEAD: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
-    WHERE queue = ? AND state = 4 AND state >= 3 AND seq > ? ORDER BY seq LIMIT ?"""
+    WHERE queue = ? AND state = 4 AND ended IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"""
 WAITING: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_waiting
     WHERE queue = ? AND state < 2 AND (due <= ?) = ? LIMIT ?"""
 ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
-    WHERE queue = ? AND state = ? AND state >= 3 AND (forget IS NULL OR forget > ?) ORDER BY seq LIMIT ?"""
+    WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) ORDER BY seq LIMIT ?"""
 OF_QUEUE: Final = f"SELECT {COLUMNS} FROM messages INDEXED BY messages_id WHERE queue = ? LIMIT ?"
 LEASED: Final = "SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2"
 FORGETTABLE: Final = f"""
@@ -100,7 +103,9 @@ FORGETTABLE: Final = f"""
     WHERE forget IS NOT NULL AND forget <= ? ORDER BY forget LIMIT ?"""
 
 DEPARTED: Final = "SELECT bits FROM departed WHERE publisher = ? AND page = ?"
-SET_DEPARTED: Final = "INSERT INTO departed VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET bits = excluded.bits, until = excluded.until"
+SET_DEPARTED: Final = """
+    INSERT INTO departed VALUES (?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET bits = excluded.bits, until = excluded.until"""
 DROP_DEPARTED: Final = "DELETE FROM departed WHERE until <= ?"
 
 # ------------------------------------------------------------------------------------------------------------ looking
@@ -111,8 +116,11 @@ COUNT_WAITING: Final = """
 COUNT_OVERDUE: Final = """
     SELECT count(*) FROM messages INDEXED BY messages_ttl
     WHERE queue = ? AND state < 2 AND expires IS NOT NULL AND expires <= ?2 AND due <= ?2"""
-COUNT_LEASED: Final = "SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2 AND until > ?"
-COUNT_ENDED: Final = "SELECT count(*) FROM messages INDEXED BY messages_ended WHERE queue = ? AND state = ? AND state >= 3"
+COUNT_LEASED: Final = """
+    SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2 AND until > ?"""
+COUNT_ENDED: Final = """
+    SELECT count(*) FROM messages INDEXED BY messages_ended
+    WHERE queue = ? AND state = ? AND ended IS NOT NULL"""
 COUNT_FORGOTTEN: Final = """
     SELECT state, count(*) FROM messages INDEXED BY messages_forget
     WHERE forget IS NOT NULL AND forget <= ? AND queue = ? GROUP BY state"""
@@ -120,7 +128,6 @@ OLDEST: Final = """
     SELECT due FROM messages INDEXED BY messages_waiting
     WHERE queue = ? AND priority = ? AND state < 2 AND due <= ? AND (expires IS NULL OR expires > ?)
     ORDER BY due LIMIT 1"""
-QUEUE: Final = "SELECT key, paused FROM queues WHERE name = ?"
 PEEK_READY: Final = f"""
     SELECT {COLUMNS} FROM messages
     WHERE queue = ? AND state < 2 AND due <= ? AND (expires IS NULL OR expires > ?) AND seq > ? ORDER BY seq LIMIT ?"""
@@ -131,5 +138,5 @@ PEEK_LEASED: Final = f"""
     WHERE queue = ? AND state = 2 AND until > ? AND seq > ? ORDER BY seq LIMIT ?"""
 PEEK_ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
-    WHERE queue = ? AND state = ? AND state >= 3 AND (forget IS NULL OR forget > ?) AND seq > ? ORDER BY seq LIMIT ?"""
-LOCK_HEAD: Final = "UPDATE head SET seq = seq"
+    WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) AND seq > ?
+    ORDER BY seq LIMIT ?"""

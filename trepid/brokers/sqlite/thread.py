@@ -4,24 +4,26 @@ A commit costs a flush of the disk, whether it carries one request or a hundred.
 soon as there is something to do, runs in it whatever is waiting by then, commits once, and wakes all callers by one
 message to the event loop.  Under load, groups grow by themselves; an idle caller waits for nobody.
 
-Of the database it knows only what :class:`Engine` says.
+Of the database it knows only what ``Database`` says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, TypeAlias, TypeVar, final
 
 import attrs
 import outcome
 import trio
-from typing_extensions import TypeVarTuple, Unpack
+from typing_extensions import TypeVarTuple
+
+from trepid.brokers.sqlite.database import Database
 
 Tx = TypeVar("Tx")
-Tx_co = TypeVar("Tx_co", covariant=True)
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
@@ -30,43 +32,6 @@ _LONGEST_GROUP: Final = 0.05
 """Seconds after which a group takes no further request: the first in it should not wait for ever more."""
 
 _CLOSING: Final = 5.0
-
-
-class Engine(Protocol[Tx_co]):
-    """What an owner thread asks of a database.  Only that thread calls it."""
-
-    def open(self) -> None:
-        """Connect."""
-
-    def begin(self) -> Tx_co:
-        """Begin a transaction, waiting a bounded time for others, and return what requests are given."""
-
-    def commit(self) -> object:
-        """Commit, and return news for the event loop; false news are not told."""
-
-    def rollback(self) -> None:
-        """Undo the transaction, if it still stands."""
-
-    def mark(self) -> object:
-        """Return a mark of what the transaction has changed so far."""
-
-    def untouched(self, mark: object) -> bool:
-        """Whether the transaction stands, and nothing has changed since the mark."""
-
-    def save(self) -> None:
-        """Set a savepoint."""
-
-    def undo(self) -> bool:
-        """Return to the savepoint and drop it; false if the whole transaction is lost."""
-
-    def keep(self) -> None:
-        """Drop the savepoint."""
-
-    def typed(self, exc: Exception) -> Exception:
-        """Return a new exception, of Trepid's, that says what *exc* says."""
-
-    def close(self) -> None:
-        """Disconnect."""
 
 
 @attrs.define(eq=False)
@@ -98,7 +63,7 @@ class OwnerThread(Generic[Tx]):
     """A thread that owns a database connection.  Made by :meth:`start`.
 
     Args:
-      engine: the database.
+      database: whose connection it owns.
       name: of the thread.
       tell: called in the event loop with the news of each commit, after its callers were woken.
       abandon: whether a cancelled caller may leave a request behind that is already being run; for requests that
@@ -107,14 +72,14 @@ class OwnerThread(Generic[Tx]):
 
     def __init__(
         self,
-        engine: Engine[Tx],
+        database: Database[Tx],
         name: str,
         *,
         tell: Callable[[Any], object] | None = None,
         abandon: bool = False,
     ) -> None:
         self.tally = Tally()
-        self._engine = engine
+        self._database = database
         self._tell = tell
         self._abandon = abandon
         self._token = trio.lowlevel.current_trio_token()
@@ -142,7 +107,7 @@ class OwnerThread(Generic[Tx]):
             await self.close()
             raise
 
-    async def run(self, function: Callable[[Tx, Unpack[Args]], R], *args: Unpack[Args]) -> R:
+    async def run(self, function: Callable[[Tx, *Args], R], *args: *Args) -> R:
         """Run ``function(transaction, *args)`` in the thread and return what it returns, once that is committed.
 
         If it raises, what it changed is undone, and nobody else's request suffers.
@@ -199,7 +164,7 @@ class OwnerThread(Generic[Tx]):
     def _own(self) -> None:
         """The life of the thread."""
         try:
-            self._engine.open()
+            self._database.open()
             self._post([(request, outcome.Value(None)) for request in self._take(1)])
             while self._something_to_do():
                 self._post(*self._group())
@@ -210,7 +175,7 @@ class OwnerThread(Generic[Tx]):
                 self._closing = True
             refusal = self._refusal or trio.ClosedResourceError("the broker's session is closed")
             try:
-                self._engine.close()
+                self._database.close()
             except Exception as exc:  # noqa: BLE001 - it is closed as far as anybody can tell
                 refusal = exc
             # Those of an unfinished group, too; whoever has an answer already gets no second one.
@@ -240,9 +205,9 @@ class OwnerThread(Generic[Tx]):
 
     def _group(self) -> tuple[_Done, object]:
         """Run what is waiting in one transaction, and return the answers and the news."""
-        engine = self._engine
+        database = self._database
         try:
-            transaction = engine.begin()
+            transaction = database.begin()
         except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
             return self._all_failed(list(self._take(len(self._line))), exc), None
         taken = self._current = list[_Request]()
@@ -250,9 +215,9 @@ class OwnerThread(Generic[Tx]):
         try:
             for request in self._take(_LARGEST_GROUP, taken):
                 done.append((request, self._run(transaction, request)))
-            news = engine.commit()
+            news = database.commit()
         except Exception as exc:  # noqa: BLE001 - it is found out below whose fault it is
-            engine.rollback()
+            database.rollback()
             done, news = self._one_failed(taken, exc)
         self.tally.transactions += bool(taken)
         self.tally.requests += len(taken)
@@ -260,68 +225,67 @@ class OwnerThread(Generic[Tx]):
         return done, news
 
     def _run(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
-        mark = self._engine.mark()
+        mark = self._database.mark()
         try:
             return outcome.Value(request.function(transaction, *request.args))
         except Exception as exc:
-            if not self._engine.untouched(mark):
+            if not self._database.untouched(mark):
                 raise
             # A mere refusal: the others need not be run again.
-            return outcome.Error(self._engine.typed(exc))
+            return outcome.Error(self._database.typed(exc))
 
     def _one_failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
         """Run a group again, with a savepoint for each request, so that only the bad one fails."""
         if len(taken) == 1:
             return self._all_failed(taken, cause), None
         self.tally.isolated += 1
-        engine = self._engine
+        database = self._database
         try:
-            transaction = engine.begin()
+            transaction = database.begin()
             done = [(request, self._run_saved(transaction, request)) for request in taken]
-            return done, engine.commit()
+            return done, database.commit()
         except Exception:  # noqa: BLE001 - it is found out there who is refused, and why
-            engine.rollback()
+            database.rollback()
             return self._each_alone(taken)
 
     def _run_saved(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
-        self._engine.save()
+        self._database.save()
         try:
             result = outcome.Value(request.function(transaction, *request.args))
         except Exception as exc:
-            if not self._engine.undo():
+            if not self._database.undo():
                 raise
-            return outcome.Error(self._engine.typed(exc))
-        self._engine.keep()
+            return outcome.Error(self._database.typed(exc))
+        self._database.keep()
         return result
 
     def _each_alone(self, taken: list[_Request]) -> tuple[_Done, object]:
         """The transaction itself was lost, for want of space, say: what fits alone shall be stored."""
         for n, request in enumerate(taken):
             try:
-                transaction = self._engine.begin()
+                transaction = self._database.begin()
             except Exception as exc:  # noqa: BLE001 - nobody gets in now
                 return self._all_failed(taken[n:], exc), None
             try:
                 result: outcome.Outcome[Any] = outcome.Value(request.function(transaction, *request.args))
-                news = self._engine.commit()
+                news = self._database.commit()
             except Exception as exc:  # noqa: BLE001 - the answer to this request
-                self._engine.rollback()
-                result, news = outcome.Error(self._engine.typed(exc)), None
+                self._database.rollback()
+                result, news = outcome.Error(self._database.typed(exc)), None
             self._post([(request, result)], news)
         return [], None
 
     def _all_failed(self, requests: Sequence[_Request], exc: Exception) -> _Done:
-        return [(request, outcome.Error(self._engine.typed(exc))) for request in requests]
+        return [(request, outcome.Error(self._database.typed(exc))) for request in requests]
 
     def _post(self, done: _Done, news: object = None) -> None:
         if done or news:
             self._call(self._deliver, done, news)
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
-        try:
+        # If the loop has crashed, nobody is left to be told.
+        with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function, *args)
-        except trio.RunFinishedError:
-            pass  # the loop has crashed; nobody is left to be told
 
 
 def _nothing(_: object) -> None:

@@ -1,0 +1,55 @@
+"""What an owner thread knows of its database, so that another engine can have one, too."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+Tx_co = TypeVar("Tx_co", covariant=True)
+
+
+class Database(Protocol[Tx_co]):
+    """What an owner thread asks of a database.  Only that thread calls it."""
+
+    def open(self) -> None:
+        """Connect."""
+        ...
+
+    def begin(self) -> Tx_co:
+        """Begin a transaction, waiting a bounded time for others, and return what requests are given."""
+        ...
+
+    def commit(self) -> object:
+        """Commit, and return news for the event loop; false news are not told."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the transaction, if it still stands."""
+        ...
+
+    def mark(self) -> object:
+        """Return a mark of what the transaction has changed so far."""
+        ...
+
+    def untouched(self, mark: object) -> bool:
+        """Whether the transaction stands, and nothing has changed since the mark."""
+        ...
+
+    def save(self) -> None:
+        """Set a savepoint."""
+        ...
+
+    def undo(self) -> bool:
+        """Return to the savepoint and drop it; false if the whole transaction is lost."""
+        ...
+
+    def keep(self) -> None:
+        """Drop the savepoint."""
+        ...
+
+    def typed(self, exc: Exception) -> Exception:
+        """Return a new exception, of Trepid's, that says what *exc* says."""
+        ...
+
+    def close(self) -> None:
+        """Disconnect."""
+        ...
