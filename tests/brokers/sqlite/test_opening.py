@@ -1,6 +1,6 @@
 """Opening and closing: what is admitted, what is refused, and what is left behind."""
 
-# ruff: noqa: PTH102, PTH110, PTH116, PTH118, PTH123, PTH208 - names of files are compared as the system lists them.
+# ruff: noqa: PTH208 - names of files are compared as the system lists them.
 import os
 import sqlite3
 import stat

@@ -22,6 +22,10 @@ class Database(Protocol[Tx_co]):
         """Commit, and return news for the event loop; false news are not told."""
         ...
 
+    def announce(self, news: object) -> None:
+        """Tell others of news that are committed, once the callers have been told."""
+        ...
+
     def rollback(self) -> None:
         """Undo the transaction, if it still stands."""
         ...

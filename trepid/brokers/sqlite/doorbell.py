@@ -133,9 +133,7 @@ class Ringer:
 
     def _look_around(self, changed: int) -> None:
         try:
-            names = {entry.name for entry in self._directory.iterdir() if not entry.name.startswith(".")} - {
-                self._bell.name
-            }
+            found = {entry.name for entry in self._directory.iterdir() if not entry.name.startswith(".")}
         except OSError:
             return
         names = found - {self._bell.name}

@@ -83,7 +83,7 @@ class Writer(Connected):
         return self._transaction
 
     def commit(self) -> int:
-        """Commit, and wake who waits in other sessions."""
+        """Commit, and return the news."""
         tx = self._transaction
         if self._connection.total_changes == self._before:
             self._connection.rollback()  # nothing was written, so nothing need reach the disk
@@ -92,9 +92,12 @@ class Writer(Connected):
         keeping.sweep(tx, _SWEPT_AT_LEAST + 2 * tx.gone)
         tx.close()
         self._cursor.execute("COMMIT")
-        if tx.news:
-            self._ringer.ring(tx.news)
         return tx.news
+
+    def announce(self, news: object) -> None:
+        """Wake who waits in other sessions."""
+        assert isinstance(news, int)
+        self._ringer.ring(news)
 
     def close(self) -> None:
         """Disconnect, and let go of the bells."""
@@ -144,6 +147,9 @@ class Reader(Connected):
     def commit(self) -> None:
         """End the transaction."""
         self._cursor.execute("COMMIT")
+
+    def announce(self, news: object) -> None:
+        """There never are news."""
 
     def mark(self) -> None:
         """Nothing is ever changed."""

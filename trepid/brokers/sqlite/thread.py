@@ -281,6 +281,9 @@ class OwnerThread(Generic[Tx]):
     def _post(self, done: _Done, news: object = None) -> None:
         if done or news:
             self._call(self._deliver, done, news)
+        if news:
+            # After the commit has been answered for: whatever goes wrong here can no longer be taken for its failure.
+            self._database.announce(news)
 
     def _call(self, function: Callable[..., object], *args: object) -> None:
         # If the loop has crashed, nobody is left to be told.
