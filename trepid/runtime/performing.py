@@ -51,7 +51,7 @@ class Performer:
 
         Whatever happens, a verdict is handed to the settler: there is no checkpoint between the lease and this ``try``.
         """
-        verdict: Verdict | None = Returned(reason="shutdown")
+        verdict: Verdict | None = _UNSTARTED
         try:
             ready = self._read(run)
             verdict = await self._attempt(run, ready) if isinstance(ready, Ready) else ready
@@ -199,6 +199,6 @@ def _verdict_on_base(error: BaseException, run: JobRun) -> Verdict | None:
     kinds = (trio.Cancelled, KeyboardInterrupt)
     rest = error.split(kinds)[1] if isinstance(error, BaseExceptionGroup) else error
     if rest is None or isinstance(rest, (*kinds, Exception)):
-        return Returned(reason="shutdown")
+        return Returned(reason="shutdown", started=run.started is not None)
     failure = attempts.failure(rest)
     return Buried(failure) if run.terms is None else attempts.failed(failure, run.terms)
