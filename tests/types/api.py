@@ -1,0 +1,164 @@
+"""The public API as type checkers see it.  Nobody runs this; mypy and pyright must accept it, wrong calls marked.
+
+Each wrong call carries a comment for each checker, and both complain of a comment that is not needed.
+"""
+
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+import trepid
+from trepid.values.router import Call
+
+# --------------------------------------------------------------------------------------------------- the functions
+
+
+class Resources:
+    pool: int = 0
+
+
+async def greet(name: str, *, mark: str = "!") -> str:
+    return name + mark
+
+
+def thumbnail(path: str, size: int = 100) -> int:
+    return len(path) * size
+
+
+async def with_context(ctx: trepid.Context, n: int) -> float:
+    assert_type(ctx.resources, None)
+    assert_type(ctx.attempt, int)
+    assert_type(ctx.job, trepid.Job[Any])
+    assert_type(ctx.stopping, bool)
+    await ctx.connection.enqueue(GREET.job("x"))
+    return n
+
+
+async def with_resources(ctx: trepid.Context[Resources], n: int = 1) -> list[str]:
+    assert_type(ctx.resources.pool, int)
+    return []
+
+
+def sync_with_context(ctx: trepid.Context, n: int) -> bytes:
+    return bytes(n)
+
+
+def nothing() -> None: ...
+
+
+# ------------------------------------------------------------------------------------------------------ the actors
+
+GREET = trepid.Actor(greet)
+THUMB = trepid.Actor(
+    thumbnail,
+    name="thumb",
+    queue="images",
+    priority=trepid.Priority.LOW,
+    retries=3,
+    timeout=timedelta(seconds=30),
+    retry_policy=trepid.ExponentialBackoff(min_backoff=1, max_backoff=60),
+    result_ttl=60,
+    max_crashes=2,
+    run_in="process",
+)
+COUNT = trepid.Actor(with_context)
+LIST = trepid.Actor(with_resources, queue=trepid.Queue("lists"))
+BYTES = trepid.Actor(sync_with_context, run_in="thread", abandon_on_cancel=True)
+NOTHING = trepid.Actor(nothing)
+trepid.Actor(greet, run_in="asyncio")
+trepid.Actor(greet, retry_policy=lambda n: timedelta(minutes=n))
+
+# What a job returns is known from its actor; arguments are those of the function, without the Context.
+assert_type(GREET.job("x"), trepid.Job[str])
+assert_type(GREET.job("x", mark="?"), trepid.Job[str])
+assert_type(GREET.job(name="x"), trepid.Job[str])
+assert_type(THUMB.job("cat.png"), trepid.Job[int])
+assert_type(THUMB.job("cat.png", size=5), trepid.Job[int])
+assert_type(COUNT.job(5), trepid.Job[float])
+assert_type(COUNT.job(n=5), trepid.Job[float])
+assert_type(LIST.job(), trepid.Job[list[str]])
+assert_type(BYTES.job(3), trepid.Job[bytes])
+assert_type(NOTHING.job(), trepid.Job[None])
+assert_type(GREET.options(retries=5).job("x"), trepid.Job[str])
+assert_type(GREET.job("x").options(delay=5, queue="mail"), trepid.Job[str])
+
+GREET.job()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+GREET.job(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+GREET.job("x", "y")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+GREET.job("x", mark=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+GREET.job("x", colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.job(size=5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+COUNT.job("five")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+COUNT.job(5, ctx=None)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+LIST.job(Resources())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+NOTHING.job(1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+GREET("x")  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
+
+trepid.Actor(thumbnail, run_in="asyncio")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Actor(thumbnail, retries="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Actor(thumbnail, colour="red")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+trepid.Actor()  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+trepid.Actor("greet")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+GREET.options(colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+trepid.Actor(greet, abandon_on_cancel="no")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+GREET.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+# "Anything but an awaitable" is no type, so this one is left to the TypeError at run time.  What it would return is of
+# no use to anybody, which the checkers do see.
+useless = trepid.Actor(greet, run_in="process").job("x")
+its_result: trepid.Job[Coroutine[Any, Any, str]] = useless
+no_text: trepid.Job[str] = useless  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+
+# -------------------------------------------------------------------------------------------------- jobs and values
+
+assert_type(trepid.Job("greet"), trepid.Job[Any])
+assert_type(trepid.Job("greet", args=["x"], kwargs={"mark": "?"}, queue="mail").options(retries=1), trepid.Job[Any])
+trepid.Job("greet", deferred_until=datetime.now(UTC), unique=trepid.Unique("k", "raise"), headers={"a": "b"})
+
+trepid.Job()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+trepid.Job("greet", retries="3")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Job("greet", priority=9)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Job("greet", colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+trepid.Job("greet").options(colour="red")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+trepid.Job("greet").retries = 5  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+trepid.Unique("k", "ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Queue(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Snooze()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+trepid.Retry(delay="soon")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Bury("bad")
+trepid.Retry(timedelta(minutes=1), "later")
+
+# ------------------------------------------------------------------------------------------------------- the router
+
+
+async def middleware(ctx: trepid.Context[Any], call: Call) -> object:
+    return await call()
+
+
+router = trepid.Router(GREET) | trepid.Router(THUMB, COUNT) | LIST
+assert_type(router, trepid.Router)
+assert_type(router.wrapped(middleware), trepid.Router)
+assert_type(list(router), list[str])
+trepid.Router(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Router([GREET])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+_ = router | greet  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
+router["x"] = GREET  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+
+# ------------------------------------------------------------------------------------------ connections and workers
+
+
+async def use() -> None:
+    async with trepid.open_connection("memory:") as connection:
+        assert_type(connection, trepid.Connection)
+        await connection.declare(trepid.Queue("default"), "images")
+        hello = await connection.enqueue(GREET.job("Trio"))
+        assert_type(hello, trepid.JobHandle[str])
+        assert_type(await hello.result(), str)
+        assert_type(await (await connection.enqueue(THUMB.job("x"))).result(), int)
+        assert_type(await connection.stats("images"), trepid.QueueStats)
+        assert_type(await hello.cancel("no"), trepid.CancelResult)
+        assert_type(await trepid.Worker(router, messages_limit=2).run(connection), trepid.Report)
+        await connection.enqueue("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await connection.declare(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trepid.Worker(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    trepid.Worker(router, tasks_limit="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
