@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import trio
 
 from trepid.runtime.performing import Performer
@@ -36,6 +38,9 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
             continue
         troubles = 0
         shift.ready = True
+        if trio.current_effective_deadline() == -inf and not shift.stopping:
+            # Cancelled while the broker was already handing them out: they are released, and never start.
+            shift.stop("cancelled", 0.0)
         for delivery in deliveries:
             run = shift.admit(delivery)
             jobs.start_soon(performer.perform, run, name=f"job {delivery.id}")

@@ -58,14 +58,16 @@ class JobRun:
     def stop(self, cause: Cause, reason: str) -> None:
         """Cancel the job.  The first cause stands."""
         if self.cause is None:
-            self.cause, self.reason = cause, reason
+            # A deadline that has passed came first.
+            self.cause, self.reason = self.why_stopped() or cause, reason
         if self.scope is not None:
             self.scope.cancel(reason=reason)
 
     def extended(self, deadline: float, fence: float) -> None:
         """The broker has confirmed the lease until *deadline*; the job must stop by *fence*."""
         self.lease_ends, self.fence = deadline, fence
-        if self.scope is not None:
+        # A deadline that has passed keeps its meaning.
+        if self.scope is not None and self.why_stopped() is None:
             self.scope.deadline = self._deadline()
 
     def why_stopped(self) -> Cause | None:

@@ -7,8 +7,9 @@ end by themselves, or are stopped; the helpers outlive them, so that leases hold
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -33,9 +34,7 @@ SETTLE_WITHIN = 5.0
 """For at most so many seconds are the last verdicts sent while the worker is being cancelled."""
 
 
-async def work(
-    worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]
-) -> Report:
+async def work(worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]) -> Report:
     """Run a worker; see :meth:`Worker.run`."""
     await trio.lowlevel.checkpoint()
     if worker.auto_declare and worker.queue_names():
@@ -48,6 +47,9 @@ async def work(
             if worker.resources is not None:
                 shift.resources = await stack.enter_async_context(worker.resources())
             calls = await _open_calls(worker, stack)
+            if worker.handle_signals:
+                # Opened here, so that what is wrong with them comes out bare.
+                shift.signals = stack.enter_context(trio.open_signal_receiver(*worker.handle_signals))
             await _run_shift(shift, Performer(shift, calls, worker.middleware), task_status)
     finally:
         shift.stopped.set()
@@ -71,9 +73,15 @@ async def _run_shift(shift: Shift, performer: Performer, task_status: trio.TaskS
         shift.ready = True
         shift.teller.tell(WorkerStarted(shift.owner, shift.worker.queue_names(), tuple(shift.worker.router)))
         task_status.started(RunningWorker(shift))
-        with shift.intake_scope:
-            await receive(shift, performer, jobs)
-        shift.stopping = True
+        try:
+            with shift.intake_scope:
+                await receive(shift, performer, jobs)
+        except BaseException:
+            # Cancelled from outside, or by what a job raised: the jobs' causes are recorded, and they may know it.
+            shift.stop("cancelled", 0.0)
+            raise
+        if not shift.stopping:
+            shift.stop("messages_limit reached", inf)
 
 
 @asynccontextmanager
@@ -84,7 +92,8 @@ async def _helpers(shift: Shift) -> AsyncGenerator[None]:
     """
     scope = trio.CancelScope(shield=True)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_help, scope, shift)
+        nursery.start_soon(_help, scope, shift)
+        # No checkpoint here: whatever happens from now on, the helpers are told to end.
         try:
             yield
         finally:
@@ -95,23 +104,20 @@ async def _helpers(shift: Shift) -> AsyncGenerator[None]:
             scope.cancel(reason="all is settled")
 
 
-async def _help(scope: trio.CancelScope, shift: Shift, *, task_status: trio.TaskStatus[None]) -> None:
+async def _help(scope: trio.CancelScope, shift: Shift) -> None:
     with scope:
         async with trio.open_nursery() as nursery:
-            if shift.worker.handle_signals is not None:
-                await nursery.start(_obey_signals, shift)
+            if shift.signals is not None:
+                nursery.start_soon(_obey, shift.signals, shift)
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
             nursery.start_soon(shift.settler.run)
             nursery.start_soon(shift.hurry)
-            task_status.started()
 
 
-async def _obey_signals(shift: Shift, *, task_status: trio.TaskStatus[None]) -> None:
+async def _obey(signals: AsyncIterator[int], shift: Shift) -> None:
     """The first signal stops softly, the second at once."""
-    with trio.open_signal_receiver(*(shift.worker.handle_signals or ())) as received:
-        task_status.started()
-        grace = shift.worker.graceful_shutdown_time
-        async for number in received:
-            shift.stop(f"received {signal.Signals(number).name}", grace)
-            grace = 0.0
+    grace = shift.worker.graceful_shutdown_time
+    async for number in signals:
+        shift.stop(f"received {signal.Signals(number).name}", grace)
+        grace = 0.0

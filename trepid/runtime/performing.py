@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 import attrs
@@ -183,6 +184,9 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
 def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:
     """Decide about an attempt that did not return a value."""
     cause = run.why_stopped()
+    if cause is None and trio.current_effective_deadline() == -inf:
+        # The worker is being cancelled, in this very moment: what is raised now comes of that.
+        cause = Cause.SHUTDOWN
     if cause is not None:
         return attempts.stopped(cause, agreed, error)
     assert error is not None, "nobody cancelled the scope, so it cannot have swallowed the call"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ class Shift:
         self.teller = Teller(worker.observers)
         self.settler = Settler(self.session, self.settled, self.troubled)
         self.resources: Any = None
+        self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
         self.held: dict[tuple[int, int], JobRun] = {}
         self.free = worker.tasks_limit
