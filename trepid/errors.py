@@ -6,6 +6,8 @@ repair it.  *The job is wrong*: one job ended badly; look at its arguments.
 
 from __future__ import annotations
 
+from signal import Signals
+
 import attrs
 import trio
 
@@ -173,6 +175,37 @@ class ArgumentsError(TrepidError, TypeError):
 
     def __str__(self) -> str:
         return f"arguments do not fit actor {self.actor!r}: {self.reason}"
+
+
+@attrs.define(eq=False)
+class ProcessDiedError(TrepidError):
+    """The process that ran a job died under it.
+
+    Attributes:
+      exit_code: its exit code, negative for the signal that killed it; None if that is not known.
+    """
+
+    exit_code: int | None = None
+
+    def __str__(self) -> str:
+        code = self.exit_code
+        if code is None:
+            return "the job's process died"
+        if code >= 0:
+            return f"the job's process ended with exit code {code}"
+        # A number without a name (a real-time signal, say) stays a number.
+        names = {signal.value: signal.name for signal in Signals}
+        return f"the job's process was killed by {names.get(-code, f'signal {-code}')}"
+
+
+@attrs.define(eq=False)
+class ProcessCallError(TrepidError):
+    """A job's function, its result or its exception could not travel between the worker and its process."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @attrs.define(eq=False)
