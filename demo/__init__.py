@@ -1,0 +1,1 @@
+"""Trepid at work: index the text files of a directory.  Start it with ``python -m demo``."""

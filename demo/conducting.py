@@ -1,0 +1,49 @@
+"""One run: an ordinary Trio program with a worker in its nursery."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import trio
+
+import trepid
+from demo.actors import QUEUE, SUMMARISE, SURVEY, Library, worker
+from demo.screen import Run, Screen
+
+
+async def conduct(broker: str, library: Library, folders: list[Path], limit: int | None, screen: Screen) -> Run:
+    """Index the folders, and finish what earlier runs have left.
+
+    SIGINT and SIGTERM stop it: the first one lets running jobs finish, the second gives them back at once.
+    """
+    survey, summary = None, None
+
+    async def index() -> None:
+        nonlocal survey, summary
+        await end_of_jobs()  # What an earlier run has left comes first: it is about files that the index lacks.
+        surveying = await connection.enqueue(SURVEY.job(folders, limit))
+        survey = await surveying.result()
+        screen.surveyed(survey)
+        await end_of_jobs()
+        summarising = await connection.enqueue(SUMMARISE.job())
+        summary = await summarising.result()
+        running.stop()
+
+    async def end_of_jobs() -> None:
+        while (stats := await connection.stats(QUEUE)).live:
+            screen.progressed(stats)
+            await trio.sleep(0.1)
+
+    began = trio.current_time()
+    hired = worker(library).options(handle_signals=(signal.SIGINT, signal.SIGTERM))
+    async with trepid.open_connection(broker) as connection:
+        async with trio.open_nursery() as nursery:
+            running = await nursery.start(hired.run, connection)
+            nursery.start_soon(index)
+            report = await running.wait_stopped()
+            nursery.cancel_scope.cancel()
+        dead = connection.messages(QUEUE, trepid.State.DEAD)
+        letters = [(view.id, view.error.message if view.error else str(view.reason)) async for view in dead]
+        left = (await connection.stats(QUEUE)).live
+    return Run(survey, summary, report, letters, left, trio.current_time() - began)
