@@ -13,7 +13,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar, final
 
 import attrs
@@ -206,14 +206,19 @@ class OwnerThread(Generic[Tx]):
     def _group(self) -> tuple[_Done, object]:
         """Run what is waiting in one transaction, and return the answers and the news."""
         database = self._database
+        taken = self._current = list[_Request]()
+        turns: Iterable[_Request] = self._take(_LARGEST_GROUP, taken)
+        if self._abandon:
+            # Its transaction shows what was there at its begin: who joined later would miss what he has just committed.
+            taken += self._take(_LARGEST_GROUP)
+            turns = tuple(taken)
         try:
             transaction = database.begin()
         except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
-            return self._all_failed(list(self._take(len(self._line))), exc), None
-        taken = self._current = list[_Request]()
+            return self._all_failed([*taken, *self._take(len(self._line))], exc), None
         done: _Done = []
         try:
-            for request in self._take(_LARGEST_GROUP, taken):
+            for request in turns:
                 done.append((request, self._run(transaction, request)))
             news = database.commit()
         except Exception as exc:  # noqa: BLE001 - it is found out below whose fault it is
