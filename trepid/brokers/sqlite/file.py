@@ -142,7 +142,7 @@ def _harden(connection: sqlite3.Connection, path: str) -> None:
         raise BrokerFileError(path, f"its file system does not let SQLite use a write-ahead log (it says {mode!r})")
     settings = {
         "synchronous": "FULL",
-        "wal_autocheckpoint": 4000,  # pages; a checkpoint costs two fsyncs, so not too often
+        "wal_autocheckpoint": 1000,  # pages; a short log is soon written over, which is cheaper than growing
         "journal_size_limit": _JOURNAL_LIMIT,
         "temp_store": "MEMORY",
         "cache_size": -64 * 1024,  # KiB

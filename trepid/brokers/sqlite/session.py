@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, final
 
-import attrs
 import trio
 from typing_extensions import TypeVarTuple, override
 
@@ -18,6 +17,7 @@ from trepid.brokers.sqlite.doorbell import Bell, Ringer
 from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.tally import Statistics
 from trepid.brokers.sqlite.thread import OwnerThread
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
 from trepid.brokers.sqlite.waiting import Waiting
@@ -45,29 +45,6 @@ Args = TypeVarTuple("Args")
 
 _LONGEST_SLEEP = 1.0
 """Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
-
-
-@attrs.frozen
-class Statistics:
-    """What a session has done so far.
-
-    Attributes:
-      transactions: write transactions begun for requests.
-      requests: requests carried by them.
-      largest_group: the most requests that one transaction carried.
-      isolated: groups that were run again because one request of them failed.
-      busy_retries: how often the file was locked by others.
-      rings: how often other sessions were woken.
-      reads: requests that only looked.
-    """
-
-    transactions: int
-    requests: int
-    largest_group: int
-    isolated: int
-    busy_retries: int
-    rings: int
-    reads: int
 
 
 @final

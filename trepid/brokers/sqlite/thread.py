@@ -22,6 +22,8 @@ import trio
 from typing_extensions import TypeVarTuple
 
 from trepid.brokers.sqlite.database import Database
+from trepid.brokers.sqlite.tally import Tally
+from trepid.errors import BrokerLostError
 
 Tx = TypeVar("Tx")
 R = TypeVar("R")
@@ -46,16 +48,6 @@ class _Request:
 
 
 _Done: TypeAlias = list[tuple[_Request, outcome.Outcome[Any]]]
-
-
-@attrs.define(eq=False)
-class Tally:
-    """What an owner thread has done; written by the thread alone."""
-
-    transactions: int = 0
-    requests: int = 0
-    largest_group: int = 0
-    isolated: int = 0
 
 
 @final
@@ -163,24 +155,26 @@ class OwnerThread(Generic[Tx]):
 
     def _own(self) -> None:
         """The life of the thread."""
+        refusal: Exception = trio.ClosedResourceError("the broker's session is closed")
         try:
             self._database.open()
+        except Exception as exc:  # noqa: BLE001 - the answer to `start`
+            refusal = exc
+        else:
             self._post([(request, outcome.Value(None)) for request in self._take(1)])
-            while self._something_to_do():
-                self._post(*self._group())
-        except Exception as exc:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            self._refusal = exc
-        finally:
-            with self._guard:
-                self._closing = True
-            refusal = self._refusal or trio.ClosedResourceError("the broker's session is closed")
             try:
-                self._database.close()
-            except Exception as exc:  # noqa: BLE001 - it is closed as far as anybody can tell
-                refusal = exc
-            # Those of an unfinished group, too; whoever has an answer already gets no second one.
-            self._post(self._all_failed([*self._current, *self._take(len(self._line))], refusal))
-            self._call(self._ended.set)
+                while self._something_to_do():
+                    self._post(*self._group())
+            except Exception as exc:  # noqa: BLE001 - a bug; nobody who waits may be left without an answer
+                refusal = BrokerLostError(f"the session broke, and what was asked may or may not be stored: {exc!r}")
+                refusal.__cause__ = self._refusal = exc
+        with self._guard:
+            self._closing = True
+        with contextlib.suppress(Exception):  # as far as anybody can tell it is closed
+            self._database.close()
+        # Those of an unfinished group, too; whoever has an answer already gets no second one.
+        self._post(self._all_failed([*self._current, *self._take(len(self._line))], refusal))
+        self._call(self._ended.set)
 
     def _something_to_do(self) -> bool:
         with self._guard:
