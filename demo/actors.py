@@ -63,8 +63,9 @@ def read(ctx: trepid.Context[Library], file: File) -> None:
         text = content.decode()
     except UnicodeDecodeError as exc:
         raise trepid.Bury(f"{file.path.name} is not UTF-8: {exc.reason} at byte {exc.start:,}") from exc
-    job = STUDY.job(ctx.resources.index, file, text).options(id=f"study-{file.version}")
-    trio.from_thread.run(ctx.connection.enqueue, job)
+    if not ctx.resources.index.has(file):  # It has if a worker died just before the end of this, and this is repeated.
+        job = STUDY.job(ctx.resources.index, file, text).options(id=f"study-{file.version}")
+        trio.from_thread.run(ctx.connection.enqueue, job)
 
 
 def study(index: Index, file: File, text: str) -> None:

@@ -73,6 +73,12 @@ class Index:
             connection.executemany("DELETE FROM files WHERE path = ?", gone)
         return [file for file in there.values() if file not in known]
 
+    def has(self, file: File) -> bool:
+        """Tell whether it has this version of a file."""
+        with self._transaction() as connection:
+            query = "SELECT 1 FROM files WHERE path = ? AND version = ?"
+            return connection.execute(query, (str(file.path), file.version)).fetchone() is not None
+
     def take_up(self, file: File, text: str) -> None:
         """Index a file, in the place of an older version.  Doing it twice is as good as once."""
         counts, content = Counter(word.casefold() for word in _WORD.findall(text)), text.encode()
