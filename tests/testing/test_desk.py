@@ -379,3 +379,13 @@ async def test_in_real_time_a_desk_works_as_well():
     async with open_test_connection(actor) as desk:
         assert (await desk.run(actor.job(2))).result == 4
     assert time.monotonic() - started < 5
+
+
+async def test_a_test_may_choose_its_date(autojump_clock):
+    from datetime import datetime, timezone
+
+    new_year = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    broker = trepid.MemoryBroker(wall_clock=lambda: new_year.timestamp() - 60)
+    async with open_test_connection(GREET, broker=broker) as desk:
+        ran = await desk.run(GREET.job("2030").options(deferred_until=new_year))
+        assert (ran.started, ran.result) == (60, "Hello, 2030!")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import final
 
@@ -44,9 +44,14 @@ class MemoryBroker(Broker):
 
     It keeps its messages between the connections of one ``trio.run``.  It never polls: waiting calls wake at the very
     moment a message is published or becomes due, so every rule about time can be tested with ``MockClock``.
+
+    Args:
+      wall_clock: says what time it is, in seconds since the epoch, when the broker is first opened; a test that is
+        about dates gives its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self._wall_clock = wall_clock
         self._ledger = Ledger()
         self._bell = trio.Event()
         self._listeners = 0
@@ -69,7 +74,7 @@ class MemoryBroker(Broker):
         await trio.lowlevel.checkpoint()
         run = trio.lowlevel.current_trio_token()
         if self._run is None:
-            self._run, self._epoch = run, time.time() - trio.current_time()
+            self._run, self._epoch = run, self._wall_clock() - trio.current_time()
         elif self._run is not run:
             raise RuntimeError("a MemoryBroker belongs to one trio.run; make a new one for each")
         yield _MemorySession(self)
