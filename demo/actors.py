@@ -41,15 +41,15 @@ class Survey:
 
 
 async def survey(ctx: trepid.Context[Library], folders: list[Path], limit: int | None) -> Survey:
-    """Find the text files (in each folder at most *limit*), and enqueue the reading of those that are new or changed.
+    """Find the text files, at most *limit* in each folder, and enqueue the reading of those that are new or changed.
 
     What ended as a dead letter stays one, until it is requeued or there is another version of the file.
     """
     library = ctx.resources
     found = await trio.to_thread.run_sync(lambda: [f for folder in folders for f in islice(text_files(folder), limit)])
     outdated = await trio.to_thread.run_sync(library.index.outdated, found)
-    dead = {view.id async for view in ctx.connection.messages(QUEUE, trepid.State.DEAD)}
-    wanted = [file for file in outdated if f"read-{file.version}" not in dead]
+    dead = {view.id.partition("-")[2] async for view in ctx.connection.messages(QUEUE, trepid.State.DEAD)}
+    wanted = [file for file in outdated if file.version not in dead]
     await ctx.connection.enqueue_many(READ.job(file).options(id=f"read-{file.version}") for file in wanted)
     return Survey(len(found), len(wanted), sum(map(library.store.fails_for, wanted)))
 
