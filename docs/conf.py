@@ -57,7 +57,9 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(map(re.escape, sorted(others)))})(\..+)?"),
     (r"py:.*", "|".join(name for name in sorted(vars(builtins)) if name.isidentifier())),
     # Type variables have no page of their own.
-    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRT](_co)?(\.args|\.kwargs)?"),
+    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRTW](_co)?(\.args|\.kwargs)?"),
+    # Types in the text of a docstring, which Sphinx cuts in two at a comma.
+    (r"py:class", r".*\[.*"),
 ]
 
 

@@ -110,7 +110,8 @@ STYLE = """
 body[data-theme="light"] .lc { --lc-good: #1a7f37; --lc-bad: #cf222e; --lc-busy: #0969da; }
 body[data-theme="dark"] .lc { --lc-good: #3fb950; --lc-bad: #f85149; --lc-busy: #4493f8; }
 .lc .move { fill: none; stroke: var(--lc-faint); stroke-width: 1.5; }
-.lc text { fill: var(--lc-ink); stroke: var(--lc-page); stroke-width: 5px; paint-order: stroke; stroke-linejoin: round; }
+.lc text { fill: var(--lc-ink); stroke: var(--lc-page); stroke-width: 5px; paint-order: stroke;
+  stroke-linejoin: round; }
 .lc rect { fill: var(--lc-page); stroke: var(--lc-ink); stroke-width: 2; }
 .lc .done { stroke: var(--lc-good); } .lc .dead { stroke: var(--lc-bad); } .lc .leased { stroke: var(--lc-busy); }
 .lc .cancelled { stroke: var(--lc-faint); }

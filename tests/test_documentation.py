@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import trepid
+import trepid.testing
 from trepid import errors
 from trepid.ports import events
 from trepid.ports.capabilities import Capabilities
@@ -51,13 +52,14 @@ def test_no_sentence_is_left_behind(drawing):
 
 
 def public_names():
-    return [name for name, thing in vars(trepid).items() if not name.startswith("_") and not inspect.ismodule(thing)]
+    names = [name for name, thing in vars(trepid).items() if not name.startswith("_") and not inspect.ismodule(thing)]
+    return [f"trepid.{name}" for name in names] + [f"trepid.testing.{name}" for name in trepid.testing.__all__]
 
 
 @pytest.mark.parametrize("name", public_names())
 def test_the_reference_describes_every_public_name(name):
-    described = re.search(rf"auto(class|exception|function|data):: trepid\.{name}$", REFERENCE, re.MULTILINE)
-    assert described, f"docs/reference does not describe trepid.{name}"
+    described = re.search(rf"auto(class|exception|function|data):: {re.escape(name)}$", REFERENCE, re.MULTILINE)
+    assert described, f"docs/reference does not describe {name}"
 
 
 def classes_of(module, root):
