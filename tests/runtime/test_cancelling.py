@@ -36,7 +36,7 @@ class Jobs:
             with self.living():
                 try:
                     await trio.sleep(1)
-                except trio.Cancelled:
+                except trio.Cancelled:  # noqa: ASYNC103 - a sinner, on purpose
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 self.finished.append(n)
 
@@ -53,10 +53,11 @@ class Jobs:
                 try:
                     await trio.sleep(1)
                 except trio.Cancelled:
-                    raise ValueError("do not interrupt me") from None
+                    raise ValueError("do not interrupt me") from None  # noqa: ASYNC104 - another
                 self.finished.append(n)
 
         async def quick(n: int):
+            await trio.lowlevel.checkpoint()
             self.finished.append(n)
 
         actors = (polite, shielding, swallowing, parental, complaining, quick)
@@ -110,7 +111,7 @@ async def one_run(at_step=None, at_time=None):
         trio.lowlevel.add_instrument(instrument)
         cancelled_at = None
         try:
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() as scope:  # noqa: ASYNC912 - the deadline is further in
                 if at_time is not None:
                     scope.deadline = trio.current_time() + at_time
                 instrument.scope = scope
@@ -228,6 +229,7 @@ async def test_what_was_leased_in_the_moment_of_the_cancellation_never_starts(au
     ran = []
 
     async def job():
+        await trio.lowlevel.checkpoint()
         ran.append(1)
 
     async with trepid.open_connection(broker) as connection:
@@ -262,7 +264,7 @@ async def test_jobs_see_that_the_worker_is_stopping(connection, autojump_clock):
 async def test_cancelled_before_it_has_started(connection, autojump_clock):
     with trio.CancelScope() as scope:
         scope.cancel()
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - `start` is the point
             await nursery.start(trepid.Worker().run, connection)
     await idle()
     assert scope.cancelled_caught

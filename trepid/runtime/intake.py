@@ -29,9 +29,12 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
         if room <= 0:
             await shift.wait_room()
             continue
+        # After trouble the first look does not wait: only its return says that the broker is well again.
+        wait = _LONG_POLL if shift.ready else 0.0
         try:
-            deliveries = await shift.session.lease(queues, room, lease, owner=shift.owner, wait=_LONG_POLL)
+            deliveries = await shift.session.lease(queues, room, lease, owner=shift.owner, wait=wait)
         except TROUBLE as exc:
+            shift.ready = False
             shift.troubled("receive", exc)
             await trio.sleep(pause_after(troubles))
             troubles += 1

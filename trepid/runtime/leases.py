@@ -33,14 +33,14 @@ async def renew(shift: Shift) -> None:
         if not runs:
             continue
         pause = min(1.0, beat / 3)
-        with trio.move_on_after(beat):
-            try:
+        try:
+            with trio.fail_after(beat):
                 extensions = await shift.session.extend([run.ref for run in runs], lease)
-            except TROUBLE as exc:
-                shift.troubled("renew leases", exc)
-            else:
-                pause = beat
-                _follow(runs, extensions, shift.margin)
+        except (*TROUBLE, trio.TooSlowError) as exc:
+            shift.troubled("renew leases", exc)
+        else:
+            pause = beat
+            _follow(runs, extensions, shift.margin)
 
 
 def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: float) -> None:

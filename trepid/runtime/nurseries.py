@@ -99,8 +99,10 @@ async def _helpers(shift: Shift) -> AsyncGenerator[None]:
         finally:
             with trio.move_on_after(SETTLE_WITHIN, shield=True) as last:
                 await shift.settler.drain()
-            if last.cancelled_caught:
-                logger.error("%d verdicts could not be sent; their leases will expire", shift.settler.unsettled)
+            if last.cancelled_caught and shift.held:
+                logger.error("%d verdict(s) could not be sent; their leases will expire", len(shift.held))
+                for run in list(shift.held.values()):
+                    shift.lost(run)
             scope.cancel(reason="all is settled")
 
 

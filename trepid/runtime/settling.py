@@ -38,6 +38,8 @@ class Settler:
     _session: Session
     _settled: Callable[[JobRun, Verdict, Reply], None]
     _troubled: Callable[[str, Exception], None]
+    _patience: float
+    """For how many seconds the broker may think about a batch; then it is sent again, which is safe."""
     _waiting: list[tuple[JobRun, Verdict]] = attrs.field(init=False, factory=list)
     _in_flight: int = attrs.field(init=False, default=0)
     _more: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -65,20 +67,27 @@ class Settler:
                 self._more = trio.Event()
                 await self._more.wait()
             batch, self._waiting = self._waiting, []
-            self._in_flight = len(batch)
-            try:
-                replies = await self._session.settle([Settlement(run.ref, verdict) for run, verdict in batch])
-            except TROUBLE as exc:
-                self._keep(batch)
-                self._troubled("settle", exc)
+            if await self._send(batch):
+                troubles = 0
+            else:
                 await trio.sleep(pause_after(troubles))
                 troubles += 1
-                continue
-            finally:
-                self._in_flight = 0
-            troubles = 0
-            for (run, verdict), reply in zip(batch, replies, strict=True):
-                self._settled(run, verdict, reply)
+
+    async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:  # noqa: ASYNC910 - trouble has waited, too
+        """Send some verdicts, and return whether the broker has answered; if not, they wait for another time."""
+        self._in_flight = len(batch)
+        try:
+            with trio.fail_after(self._patience):
+                replies = await self._session.settle([Settlement(run.ref, verdict) for run, verdict in batch])
+        except (*TROUBLE, trio.TooSlowError) as exc:
+            self._keep(batch)
+            self._troubled("settle", exc)
+            return False
+        finally:
+            self._in_flight = 0
+        for (run, verdict), reply in zip(batch, replies, strict=True):
+            self._settled(run, verdict, reply)
+        return True
 
     async def drain(self) -> None:
         """Wait until everything is settled."""

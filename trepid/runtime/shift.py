@@ -54,7 +54,7 @@ class Shift:
         self.session = connection.session
         self.owner = f"{secrets.token_hex(8)}"
         self.teller = Teller(worker.observers)
-        self.settler = Settler(self.session, self.settled, self.troubled)
+        self.settler = Settler(self.session, self.settled, self.troubled, worker.lease / 3)
         self.resources: Any = None
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
@@ -78,7 +78,9 @@ class Shift:
     def room(self) -> int:
         """Return how many messages may be leased now."""
         left = self._limit - self._processed - len(self.held)
-        return int(min(self.free, left))
+        # Verdicts that do not arrive must not pile up: what would be run then would be run in vain.
+        unpiled = 2 * self.worker.tasks_limit - len(self.held)
+        return int(min(self.free, left, unpiled))
 
     @property
     def limit_reached(self) -> bool:
@@ -113,7 +115,8 @@ class Shift:
 
     def settled(self, run: JobRun, verdict: Verdict, reply: Reply) -> None:
         """The broker has answered a settlement."""
-        self.held.pop(run.delivery.token, None)
+        if self.held.pop(run.delivery.token, None) is None:
+            return  # given up meanwhile
         applied = reply is Reply.APPLIED or reply is Reply.REPEATED
         outcome = _outcome(verdict, run) if applied else "lost"
         self.tally.count(outcome)
@@ -159,8 +162,7 @@ class Shift:
     # ---------------------------------------------------------------------------------------------------- telling
 
     def troubled(self, operation: str, error: Exception) -> None:
-        """The broker cannot be used at present."""
-        self.ready = False
+        """The broker cannot do something at present."""
         self.teller.tell(WorkerTroubled(self.owner, operation, f"{type(error).__name__}: {error}"))
 
     def tell_started(self, run: JobRun) -> None:
