@@ -205,6 +205,19 @@ class Trace:
             same=same,
         )
 
+    async def do_settle_at_the_brink(self, weight=5):
+        """A lease ends at its last moment, not after it; here all clocks show that very moment, or just not yet."""
+        queue, now = self.draw.choice(QUEUES), self.clock[0]
+        granted = self.ledger.lease([queue], 1, 1.0, "w1", now, 0.0)
+        found = await self.session.lease([queue], 1, 1.0, owner="w1")
+        assert [each.ref for each in found] == [each.ref for each in granted]
+        self.clock[0] += self.draw.choice((0.75, 1.0))
+        self.ledger.advance(self.clock[0])
+        self.refs += [delivery.ref for delivery in found]
+        batch = [Settlement(delivery.ref, Done(b"3", 30.0)) for delivery in found]
+        replies = await self.session.settle(batch)
+        assert all(map(_same_reply, replies, self.ledger.settle(batch, self.clock[0])))
+
     async def do_cancel(self, weight=6):
         queue, ids = self.draw.choice((*QUEUES, "nowhere")), self.some(IDS)
         now = self.clock[0]
