@@ -36,7 +36,7 @@ class Connection:
     """An open broker.  Made by :func:`open_connection`.
 
     Several tasks may use one connection at once, and any number of workers may run on it.  Every async method is a
-    checkpoint; cancelled, it was not applied, or may safely be repeated.
+    checkpoint.  Cancelled, it was not applied: memory and SQLite can always say so.
     """
 
     _broker: Broker

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import trio
 
@@ -11,14 +12,14 @@ from trepid.ports.broker import Broker
 from trepid.runtime.report import Report
 from trepid.runtime.worker import Worker
 
-TERMINATION = (signal.SIGINT, signal.SIGTERM)
-"""The signals that stop a worker which owns its process."""
+TERMINATION = (signal.SIGINT, signal.SIGBREAK if sys.platform == "win32" else signal.SIGTERM)
+"""The signals that stop a worker which owns its process; Windows has SIGBREAK where others have SIGTERM."""
 
 
 def run(worker: Worker, url_or_broker: str | Broker) -> Report:
     """Run a worker until it is stopped: the whole of a program's ``main``.
 
-    SIGINT and SIGTERM stop it unless the worker's ``handle_signals`` says otherwise: the first one softly, the second
+    SIGINT and SIGTERM (SIGBREAK on Windows) stop it unless the worker's ``handle_signals`` says otherwise: the first one softly, the second
     at once.
 
     Args:

@@ -154,7 +154,7 @@ class Worker:
           What it did.
 
         Raises:
-          Exception: what ``resources`` raised, or the broker while it was being asked for its queues; bare.
+          Exception: what entering or leaving ``resources`` raised, or the broker while queues were declared; bare.
           ExceptionGroup: whatever ends the worker after it has started, such as a BaseException out of a job.
 
         Cancellation: running jobs are cancelled and given back uncounted.  That takes at most 5 seconds, plus what jobs
