@@ -62,6 +62,17 @@ def die_by(number):
     time.sleep(10)
 
 
+def die_by_interrupt_once(path):
+    if not Path(path).exists():
+        Path(path).touch()
+        die_by(signal.SIGINT)
+    return "done"
+
+
+def blocked_signals():
+    return sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
 def abort():
     os.abort()
 

@@ -381,8 +381,7 @@ async def test_ctrl_c_does_not_reach_a_running_process(tmp_path):
     assert (process.returncode, said, complaints) == (0, b"finished\n", b"")
 
 
-async def test_a_process_interrupted_while_it_starts_is_started_again(tmp_path, monkeypatch, capfd):
-    """Until it ignores Ctrl-C, a child may die of it; its job has not begun then."""
+async def test_ctrl_c_does_not_reach_a_starting_process(tmp_path, capfd):
     async with open_processes(1) as processes, trio.open_nursery() as nursery:
         place = Place(processes.limiter)
         await place.take()
@@ -397,8 +396,19 @@ async def test_a_process_interrupted_while_it_starts_is_started_again(tmp_path, 
             while not (children := multiprocessing.active_children()):
                 await trio.lowlevel.checkpoint()
         os.kill(children[0].pid, signal.SIGINT)
-        assert await pid_in(tmp_path / "pid")
+        assert await pid_in(tmp_path / "pid") == children[0].pid
         await trio.Path(tmp_path / "go").touch()
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
+async def test_a_function_finds_no_signal_blocked(processes):
+    assert not await call(processes, duties.blocked_signals)
+
+
+async def test_a_process_that_died_of_ctrl_c_is_replaced_once(processes, tmp_path):
+    assert await call(processes, duties.die_by_interrupt_once, tmp_path / "been here") == "done"
+    with pytest.raises(ProcessDiedError, match="SIGINT"):
+        await call(processes, duties.die_by, signal.SIGINT)
 
 
 # ---------------------------------------------------------------------------------------- not here

@@ -60,8 +60,8 @@ class Processes:
         try:
             return await self._send(fn)
         except ProcessDiedError as exc:
-            # Children ignore Ctrl-C as soon as they run Python code of trio-parallel.  One that dies of it was still
-            # starting, and has run nothing.  Once only: a function may ask for its death by SIGINT every time.
+            # Children ignore Ctrl-C once they have started.  One that dies of it all the same had run nothing; only a
+            # function that restores and then sends the signal would do it again.
             if exc.exit_code != -signal.SIGINT:
                 raise
         return await self._send(fn)
@@ -104,8 +104,9 @@ async def open_processes(limit: int, *, idle: float = IDLE) -> AsyncGenerator[Pr
         raise UnsupportedError(
             "actors with run_in='process'", "this installation", 'pip install "trepid[process]"'
         ) from exc
-    opened = trio_parallel.open_worker_context(idle_timeout=idle, grace_period=END_WITHIN)
+    opened = trio_parallel.open_worker_context(idle_timeout=idle, grace_period=END_WITHIN, init=_hear_signals)
     context = await opened.__aenter__()
+    _start_deaf(context)
     try:
         yield Processes(trio.CapacityLimiter(limit), context, trio_parallel.BrokenWorkerError)
     finally:
@@ -116,7 +117,41 @@ async def open_processes(limit: int, *, idle: float = IDLE) -> AsyncGenerator[Pr
             logger.warning("not all idle processes ended well: %s", exc)
 
 
+def _start_deaf(context: Any) -> None:
+    """Let the processes of *context* start with SIGINT blocked.
+
+    A terminal sends Ctrl-C to children, too.  trio-parallel lets them ignore it, but only after they have imported the
+    main module, which may take seconds; until then each of them would die with a traceback.
+    """
+    # trio-parallel has no public way to this: if it is changed, Ctrl-C is noisy again, and that is all.
+    make = getattr(context, "_worker_class", None)
+    if make is None or not hasattr(signal, "pthread_sigmask"):
+        return
+
+    def make_deaf(*args: Any) -> Any:
+        made = make(*args)
+        made.proc._Popen = _popen_deaf
+        return made
+
+    vars(context)["_worker_class"] = make_deaf
+
+
+def _popen_deaf(process: Any) -> Any:
+    """Start a process from a thread that blocks SIGINT: the child inherits that."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return type(process)._Popen(process)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # ------------------------------------------------------------------------------------------------- in the child
+
+
+def _hear_signals() -> None:
+    """Unblock SIGINT, which is being ignored by now: for programs that a job starts, and that want to hear it."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @attrs.frozen
