@@ -46,9 +46,9 @@ class Screen:
         self._console.print(f"{survey.failing} jobs fail on purpose the first time, and will be retried")
 
     def progressed(self, stats: trepid.QueueStats) -> None:
-        """Show how far it is: a file that is not done has one job that waits or runs."""
-        self._jobs = max(self._jobs, stats.live)
-        done = self._jobs - stats.live
+        """Show how far it is: a file that is not done has a job that waits or runs, and for a moment two."""
+        self._jobs = self._jobs or stats.live  # Before the survey, there is what an earlier run has left.
+        done = max(0, self._jobs - stats.live)
         waiting = f", {stats.scheduled} jobs wait to be retried" if stats.scheduled else ""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], total=self._jobs, completed=done, description=waiting)

@@ -68,7 +68,7 @@ def played(*, terminal):
     screen = Screen(Console(file=output, force_terminal=terminal, width=100, highlight=False))
     with screen.watching():
         screen.surveyed(Survey(files=12, enqueued=10, failing=3))
-        for ready in (9, 4, 0):
+        for ready in (10, 4, 0):
             screen.progressed(trepid.QueueStats("demo", ready=ready, scheduled=min(1, ready)))
     return output.getvalue()
 
