@@ -208,7 +208,7 @@ class Trace:
     async def do_settle_at_the_brink(self, weight=5):
         """A lease ends at its last moment, not after it; here all clocks show that very moment, or just not yet."""
         queue, now = self.draw.choice(QUEUES), self.clock[0]
-        granted = self.ledger.lease([queue], 1, 1.0, "w1", now, 0.0)
+        granted = self.ledger.lease([queue], 1, 1.0, owner="w1", now=now, deadline=0.0)
         found = await self.session.lease([queue], 1, 1.0, owner="w1")
         assert [each.ref for each in found] == [each.ref for each in granted]
         self.clock[0] += self.draw.choice((0.75, 1.0))
