@@ -34,7 +34,8 @@ def succeeded(value: object, keep: float) -> Done:
         return Done(b"null", keep)
     try:
         result = codec.encode(value)
-    except (TypeError, ValueError) as exc:
+    except Exception as exc:
+        # Encoding may run the value's own code.  Whatever that raises, the work has been done.
         return Done(None, keep, f"{type(value).__qualname__} cannot be stored: {exc}")
     if len(result) > codec.LARGEST:
         return Done(None, keep, f"it has {len(result):,} bytes, more than the {codec.LARGEST:,} that fit")

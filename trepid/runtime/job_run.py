@@ -37,6 +37,8 @@ class JobRun:
     """Made when the function starts."""
     cause: Cause | None = None
     reason: str = ""
+    asked: bool = False
+    """Whether a cancel was asked for: then the broker cancels whatever is not done."""
     actor: str = "?"
     terms: Terms | None = None
     started: float | None = None
@@ -57,6 +59,7 @@ class JobRun:
 
     def stop(self, cause: Cause, reason: str) -> None:
         """Cancel the job.  The first cause stands."""
+        self.asked = self.asked or cause is Cause.CANCEL
         if self.cause is None:
             # A deadline that has passed came first.
             self.cause, self.reason = self.why_stopped() or cause, reason

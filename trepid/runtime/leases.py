@@ -56,8 +56,8 @@ def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: flo
 async def heed(shift: Shift) -> None:
     """Stop running jobs that somebody asked to cancel, as soon as the broker tells."""
     while True:
-        # What is stopped already need not be told again; only what is held can be asked for.
-        known = frozenset(run.ref for run in shift.held.values() if run.cause is not None)
+        # What has been told need not be told again; only what is held can be asked for.
+        known = frozenset(run.ref for run in shift.held.values() if run.asked)
         try:
             asked = await shift.session.asked(shift.owner, known, wait=_LONG_POLL)
         except TROUBLE:

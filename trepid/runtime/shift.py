@@ -214,12 +214,14 @@ def _outcome(verdict: Verdict, run: JobRun) -> str:
     match verdict:
         case Done():
             return "succeeded"
-        case Failed(delay=None) | Buried():
+        case Buried():
             return "dead"
-        case Failed():
-            # The broker turned it into a cancellation where one had been asked for.
-            return "cancelled" if run.cause is Cause.CANCEL else "retried"
         case Withdrawn():
             return "cancelled"
+        case _ if run.asked:
+            # The broker turned it into a cancellation.
+            return "cancelled"
+        case Failed(delay=delay):
+            return "dead" if delay is None else "retried"
         case Returned():
             return "released"
