@@ -134,3 +134,23 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         for refused_here in (lambda: session.publish_in(None, []), lambda: session.watch("q", [])):
             with pytest.raises(trepid.UnsupportedError):
                 refused_here()
+
+
+async def test_a_delivery_that_arrives_too_late_is_not_started(connection, faults):
+    """Its lease has ended, or ends too soon to stop the job in time: somebody else may have the message already."""
+    calls = []
+
+    async def greet() -> None:
+        calls.append(trio.current_time())
+        await trio.sleep(1)
+
+    faults.next("lease", Fault(reply_delay=8))
+    await connection.enqueue(JOB)
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            running = await nursery.start(trepid.Worker(trepid.Actor(greet), lease=6).run, connection)
+            nursery.start_soon(running.wait_stopped)
+        await connection.handle("one").wait()
+        nursery.cancel_scope.cancel()
+    # The lease of the first delivery ended after 6 s, and the message came back one second later.
+    assert calls == [7]

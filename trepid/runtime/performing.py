@@ -101,7 +101,12 @@ class Performer:
                 return Returned(reason="no room", started=False)
         error: Exception | None = None
         try:
-            scope = run.start(trio.current_time(), ready.terms.timeout)
+            now = trio.current_time()
+            if now >= run.fence:
+                # It came too late, or waited too long: another worker may have it already, and a function that is
+                # called in a cancelled scope does run, up to its first checkpoint.
+                return _UNSTARTED
+            scope = run.start(now, ready.terms.timeout)
             if self._shift.teller.jobs_heard:
                 self._shift.tell_started(run)
             with scope:
