@@ -27,6 +27,9 @@ from trepid.values.router import Middleware
 
 Arguments = tuple[list[Any], dict[str, Any]]
 
+_AFTER_LOST_LOOP = 5.0
+"""Seconds until a job comes back that was given back because its asyncio loop died."""
+
 _UNSTARTED = Returned(reason="unstarted", started=False)
 
 
@@ -113,7 +116,8 @@ class Performer:
                 value = await self._call(run, ready, place)
                 return attempts.succeeded(value, ready.terms.keep)
         except IslandLostError:
-            return Returned(reason="asyncio loop lost")
+            # Uncounted, since it may be a neighbour's doing; but not at once, since it may be its own.
+            return Returned(_AFTER_LOST_LOOP, "asyncio loop lost")
         except Exception as exc:  # noqa: BLE001 - whatever a job raises is its failure
             error = exc
         finally:

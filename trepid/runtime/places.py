@@ -10,8 +10,8 @@ import trio
 class Place:
     """One place in a limiter, taken before a function starts, and given back when it has really ended.
 
-    It is passed on as the ``limiter`` of ``trio.to_thread.run_sync`` and of trio-parallel, which give it back
-    themselves, even when the caller has long gone on without an abandoned thread.
+    It is passed on as the ``limiter`` of ``trio.to_thread.run_sync``, which gives it back itself, even when the caller
+    has long gone on without an abandoned thread; a process call hands it on and gives it back likewise.
     """
 
     _limiter: trio.CapacityLimiter
