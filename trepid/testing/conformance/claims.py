@@ -11,8 +11,8 @@ from trepid.testing.conformance.world import LONG, QUEUE, World, case, lacks
 from trepid.values.unique import Unique
 
 _ASKING: Mapping[str, Callable[[World], Awaitable[object]]] = {
-    "delay": lambda world: world.publish(delay=LONG),
-    "unique": lambda world: world.publish(unique=Unique("k")),
+    "delay": lambda world: world.session.publish([world.publication(delay=LONG)]),
+    "unique": lambda world: world.session.publish([world.publication(unique=Unique("k"))]),
     "results": lambda world: world.session.result(QUEUE, "m"),
     "cancel_waiting": lambda world: world.session.cancel(QUEUE, ["m"], "stop"),
     "peek": lambda world: world.session.peek(QUEUE, State.READY),

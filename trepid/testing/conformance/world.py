@@ -143,7 +143,11 @@ class World:
         return published
 
     async def put(self, *ids: str, **fields: Any) -> None:
-        """Publish messages that must be accepted."""
+        """Publish messages that must be accepted; the case ends here if the broker lacks what they ask for."""
+        if "delay" in fields or "due" in fields:
+            self.need("delay")
+        if "unique" in fields:
+            self.need("unique")
         replies = await self.session.publish([self.publication(id, **fields) for id in ids or ("m",)])
         same("new messages are accepted", [reply.outcome for reply in replies], [Publishing.ACCEPTED] * len(replies))
 
