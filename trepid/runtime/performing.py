@@ -105,10 +105,9 @@ class Performer:
         error: Exception | None = None
         try:
             now = trio.current_time()
-            if now >= run.fence:
-                # It came too late, or waited too long: another worker may have it already, and a function that is
-                # called in a cancelled scope does run, up to its first checkpoint.
-                return _UNSTARTED
+            if run.cause is not None or now >= run.fence or self._shift.stopping:
+                # A function that is called in a cancelled scope does run, up to its first checkpoint.
+                return _verdict_on_unstarted(run, ready.terms)
             scope = run.start(now, ready.terms.timeout)
             if self._shift.teller.jobs_heard:
                 self._shift.tell_started(run)
@@ -188,6 +187,13 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
     if own is not None:
         raise own
     return value
+
+
+def _verdict_on_unstarted(run: JobRun, agreed: Terms) -> Verdict | None:
+    """Decide about a message that was stopped, came too late or waited too long before its function began."""
+    if run.cause is Cause.CANCEL or run.cause is Cause.LOST:
+        return attempts.stopped(run.cause, agreed)
+    return _UNSTARTED
 
 
 def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:
