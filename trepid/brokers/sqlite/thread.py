@@ -87,6 +87,10 @@ class OwnerThread(Generic[Tx]):
 
     # ------------------------------------------------------------------------------------------ in the event loop
 
+    # Ctrl-C is kept out of the steps between making a request and waiting for its answer: who left in between would be
+    # woken by it later, while he waits for something else.
+
+    @trio.lowlevel.enable_ki_protection
     async def start(self) -> None:
         """Start the thread and wait until it is connected; if it cannot be, raise why, with the thread ended."""
         # Answered once the thread is connected; in line before it runs, so that a refusal finds somebody to tell.
@@ -99,6 +103,7 @@ class OwnerThread(Generic[Tx]):
             await self.close()
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, function: Callable[[Tx, *Args], R], *args: *Args) -> R:
         """Run ``function(transaction, *args)`` in the thread and return what it returns, once that is committed.
 
