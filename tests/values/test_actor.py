@@ -62,6 +62,12 @@ SETTINGS = {
 }
 
 
+def test_none_is_the_default():
+    said = dict.fromkeys(("priority", "retries", "timeout", "result_ttl", "max_crashes"))
+    assert repr(Actor(greet, **said)) == repr(Actor(greet))
+    assert Actor(greet, **said).max_crashes == 5
+
+
 def test_what_an_actor_says():
     actor = Actor(thumbnail, **SETTINGS)
     said = {key: getattr(actor, key) for key in ActorSettings.__annotations__}

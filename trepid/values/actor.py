@@ -22,6 +22,9 @@ P = ParamSpec("P")
 T = TypeVar("T", default=Any)
 R = TypeVar("R")
 
+MAX_CRASHES = 5
+"""How often a worker may die over one job, where neither the job nor its actor says."""
+
 RunIn: TypeAlias = Literal["thread", "process", "asyncio"]
 
 
@@ -121,7 +124,7 @@ class Actor(Generic[P, T]):
         timeout: Duration | None = None,
         retry_policy: RetryPolicy = ExponentialBackoff(),  # noqa: B008 - an immutable value
         result_ttl: Duration | None = None,
-        max_crashes: int = 5,
+        max_crashes: int = MAX_CRASHES,
     ) -> None:
         called = _name(fn, name)
         if not callable(retry_policy):
@@ -140,7 +143,7 @@ class Actor(Generic[P, T]):
             "timeout": said.timeout,
             "retry_policy": retry_policy,
             "result_ttl": said.result_ttl,
-            "max_crashes": max_crashes,
+            "max_crashes": MAX_CRASHES if said.max_crashes is None else said.max_crashes,
             "run_in": _place(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
             "abandon_on_cancel": abandon_on_cancel,
             "parameters": parameters,

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias, final
 
 import attrs
 import trio
-from trio.testing import assert_checkpoints
 
 from trepid.ports.broker import Session
 from trepid.ports.messages import Settlement
@@ -108,6 +107,8 @@ def swept(*needs: str) -> Callable[[Prepare], Case]:
 
 async def _sweep(world: World, prepare: Prepare) -> None:
     """Cancel the operation at every moment it has."""
+    from trio.testing import assert_checkpoints  # not before it is needed: it imports pytest, where that is installed
+
     operation = await prepare(world)
     before = await snapshot(world.session)
     with assert_checkpoints():

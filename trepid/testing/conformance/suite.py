@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from typing import Final
 
 import trio
-from trio.testing import MockClock
 
 from trepid.testing.conformance import (
     cancellation,
@@ -119,8 +118,8 @@ async def _run(each: Case, make: MakeBroker, bend: BendTime | None, tick: float)
 
 
 def _jumps_by_itself() -> bool:
-    clock = trio.lowlevel.current_clock()
-    return isinstance(clock, MockClock) and clock.autojump_threshold < math.inf
+    # Known by what it has: importing trio.testing would import pytest, wherever that is installed.
+    return getattr(trio.lowlevel.current_clock(), "autojump_threshold", math.inf) < math.inf
 
 
 def _leaves(exc: Exception) -> Iterator[Exception]:
