@@ -20,7 +20,7 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
     No more is leased than can start at once.  Between a lease and the task that settles it there is no checkpoint.
     """
     queues = shift.worker.queue_names()
-    if not queues:
+    if not queues or not shift.worker.router:
         await trio.sleep_forever()
     lease = shift.worker.lease
     troubles = 0

@@ -100,7 +100,9 @@ class Worker:
             "queues": None if queues is None else tuple(as_queue(queue) for queue in queues),
             "tasks_limit": _count(tasks_limit, "tasks_limit"),
             "threads_limit": _count(threads_limit, "threads_limit"),
-            "processes_limit": _count(processes_limit or os.cpu_count() or 1, "processes_limit"),
+            "processes_limit": _count(
+                (os.cpu_count() or 1) if processes_limit is None else processes_limit, "processes_limit"
+            ),
             "messages_limit": None if messages_limit is None else _count(messages_limit, "messages_limit"),
             "graceful_shutdown_time": seconds(graceful_shutdown_time, "graceful_shutdown_time"),
             "lease": held_for,
