@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from signal import SIGINT, SIGTERM, Signals
 from typing import Final
 
@@ -42,16 +43,15 @@ class Served:
       worker: what runs.
       url: the broker.
       burst: whether it ends when nothing is left to do.
-      started: whether it has started; what goes wrong before that is the broker's, or the operator's.
       handed_back: how many running jobs were cancelled and given back because the worker stopped.
     """
 
     worker: Worker
     url: str
     burst: bool
-    started: bool = attrs.field(init=False, default=False)
     handed_back: int = attrs.field(init=False, default=0)
     _running: RunningWorker | None = attrs.field(init=False, default=None)
+    _announced: trio.Event = attrs.field(init=False, factory=trio.Event)
     _scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _draining: trio.Event = attrs.field(init=False, factory=trio.Event)
     _hurried: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -71,8 +71,8 @@ class Served:
         with counted(numbers, self._heard), self._scope:
             async with open_connection(self.url) as connection, trio.open_nursery() as nursery:
                 await self._warn_of_queues(connection)
-                self._running = running = await nursery.start(worker.run, connection)
-                self.started = True
+                nursery.start_soon(partial(worker.run, connection, task_status=_Announced(self)))
+                running = await self._start()
                 nursery.start_soon(self._tell_of_stopping, running)
                 if self.burst:
                     nursery.start_soon(stop_when_idle, running, connection, worker, self._count_ended)
@@ -82,6 +82,21 @@ class Served:
         code = Exit.HANDED_BACK if self.handed_back or unsettled else Exit.DRAINED
         self._tell_end(report, unsettled, code)
         return report, code
+
+    def announce(self, running: RunningWorker) -> None:
+        """The worker can receive; from now on signals stop it."""
+        self._running = running
+        self._announced.set()
+
+    @property
+    def started(self) -> bool:
+        """Whether the worker has started; what goes wrong before that is the broker's, or the operator's."""
+        return self._running is not None
+
+    async def _start(self) -> RunningWorker:
+        await self._announced.wait()
+        assert self._running is not None
+        return self._running
 
     def _heard(self, step: int, number: Signals) -> None:
         """Obey the first or the second signal; called in Trio's thread."""
@@ -152,3 +167,14 @@ class Served:
             line += f"; {plural(unsettled, 'verdict')} could not be sent, their jobs will come back"
         level = logging.WARNING if code is Exit.HANDED_BACK else logging.INFO
         logger.log(level, "%s", line, extra={"trepid": extra | counts})
+
+
+@attrs.frozen(eq=False)
+class _Announced(trio.TaskStatus[RunningWorker]):
+    """Tells of a worker's start in the very step in which it can receive: no signal falls between."""
+
+    served: Served
+
+    def started(self, value: RunningWorker | None = None) -> None:
+        assert value is not None
+        self.served.announce(value)

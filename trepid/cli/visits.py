@@ -80,7 +80,7 @@ def visit(url: str | None, work: Callable[[Connection], Awaitable[T]], *, may_cr
             except UnknownQueueError as exc:
                 raise unknown_queue(exc.queue, await connection.queues()) from exc
 
-    return trio.run(main)
+    return trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ def _serve(worker: Worker, url: str, *, burst: bool, as_json: bool) -> Exit:
 
     served = Served(worker, url, burst)
     try:
-        report, code = trio.run(served.run)
+        report, code = trio.run(served.run, restrict_keyboard_interrupt_to_checkpoints=True)
     except (Exception, BaseExceptionGroup) as exc:
         if isinstance(exc, BaseExceptionGroup) and exc.split(KeyboardInterrupt)[0] is not None:
             raise KeyboardInterrupt from exc
