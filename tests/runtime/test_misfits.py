@@ -1,5 +1,7 @@
 """Messages that a worker cannot run: unknown actors, unreadable bytes, arguments that do not fit.  It goes on."""
 
+import itertools
+
 import pytest
 import trio
 import trio.testing
@@ -36,7 +38,7 @@ async def test_an_unknown_actor_is_returned_for_ever_longer(connection, autojump
         assert (view.attempts, view.crashes, view.state) == (0, 0, trepid.State.SCHEDULED)
         assert running.statistics().report.processed == 0
     moments = sorted(dues)
-    pauses = [round(after - before) for before, after in zip(moments, moments[1:], strict=False)]
+    pauses = [round(after - before) for before, after in itertools.pairwise(moments)]
     assert pauses[:6] == [5, 10, 20, 40, 60, 60]
 
 

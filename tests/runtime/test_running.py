@@ -196,7 +196,7 @@ def test_a_memory_broker_belongs_to_one_run():
             await connection.declare("default")
 
     trio.run(main)
-    with pytest.raises(RuntimeError, match="one trio.run"):
+    with pytest.raises(RuntimeError, match=r"one trio\.run"):
         trio.run(main)
 
 

@@ -43,7 +43,9 @@ def log_event(event: Event) -> None:
     level = _level(event)
     if logger.isEnabledFor(level):
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
-        logger.log(level, _line(event), extra={"trepid": {"event": type(event).__name__, **fields}})
+        # Names and errors come from strangers; they shall not forge lines, or talk to a terminal.
+        line = "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in _line(event))
+        logger.log(level, line, extra={"trepid": {"event": type(event).__name__, **fields}})
 
 
 def _level(event: Event) -> int:
@@ -72,8 +74,7 @@ def _line(event: Event) -> str:
                 )
                 if text
             )
-            line = f"{event.outcome} {event.actor} {event.id} attempt {event.attempt} in {event.seconds:.3f} s{more}"
-            return "".join(ch if ch.isprintable() else repr(ch)[1:-1] for ch in line)
+            return f"{event.outcome} {event.actor} {event.id} attempt {event.attempt} in {event.seconds:.3f} s{more}"
         case WorkerStarted():
             return f"worker {event.worker} receives from {', '.join(event.queues) or 'nowhere'}"
         case WorkerStopping():
