@@ -7,6 +7,7 @@ from trepid.testing.faults import Fault, FaultPlan, Faults, FaultyBroker, refuse
 from trepid.testing.inlining import inline
 from trepid.testing.mishaps import InjectedError
 from trepid.testing.recorder import Attempt, History, Recorder
+from trepid.testing.simulation import Simulation, simulate
 
 __all__ = [
     "Attempt",
@@ -22,6 +23,7 @@ __all__ = [
     "InjectedError",
     "Ran",
     "Recorder",
+    "Simulation",
     "check_broker",
     "inline",
     "make_context",
@@ -29,5 +31,6 @@ __all__ = [
     "refused",
     "reply_lost",
     "request_lost",
+    "simulate",
     "slow",
 ]

@@ -61,6 +61,7 @@ class Life:
         self.connection = Connection(broker, self.session)
         self.running: RunningWorker | None = None
         self.report: Report | None = None
+        self.over = False
         self._scope = trio.CancelScope()
         self._stop: tuple[float | None] | None = None
 
@@ -96,8 +97,11 @@ class Life:
         Its observers are deaf to a dead worker.
         """
         observers = [self._while_alive(observer) for observer in worker.observers]
-        with self._scope:
-            self.report = await worker.options(observers=observers).run(self.connection, task_status=self)
+        try:
+            with self._scope:
+                self.report = await worker.options(observers=observers).run(self.connection, task_status=self)
+        finally:
+            self.over = True
         return None if self.dead else self.report
 
     def _while_alive(self, observer: Observer) -> Observer:
