@@ -2,7 +2,7 @@
 
 import signal
 import time
-from datetime import timedelta
+from datetime import UTC, timedelta
 from math import inf
 
 import pytest
@@ -382,10 +382,26 @@ async def test_in_real_time_a_desk_works_as_well():
 
 
 async def test_a_test_may_choose_its_date(autojump_clock):
-    from datetime import datetime, timezone
+    from datetime import datetime
 
-    new_year = datetime(2030, 1, 1, tzinfo=timezone.utc)
+    new_year = datetime(2030, 1, 1, tzinfo=UTC)
     broker = trepid.MemoryBroker(wall_clock=lambda: new_year.timestamp() - 60)
     async with open_test_connection(GREET, broker=broker) as desk:
         ran = await desk.run(GREET.job("2030").options(deferred_until=new_year))
         assert (ran.started, ran.result) == (60, "Hello, 2030!")
+
+
+async def test_nothing_starts_in_a_dead_worker(autojump_clock):
+    starts = []
+
+    async def note(n: int) -> None:
+        starts.append((trio.current_time(), n))
+
+    actor = trepid.Actor(note)
+    async with open_test_connection(trepid.Worker(actor, lease=10)) as desk:
+        for n in range(20):
+            await desk.enqueue(actor.job(n))
+        desk.crash_next(actor)
+        assert (await desk.run_until_idle(scheduled_within=inf)).succeeded == 20
+        assert sorted(n for _, n in starts) == list(range(20))
+        assert {at for at, _ in starts} <= {0, 11}

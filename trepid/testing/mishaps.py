@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from trepid.testing.inlining import with_function
+from trepid.testing.mortality import Life
 from trepid.values.actor import Actor
 
 Error: TypeAlias = Exception | Callable[[], Exception]
@@ -46,16 +47,19 @@ class Mishaps:
             raise ValueError(f"times must be 1 or more, not {times!r}")
         self._planned.setdefault(actor, deque()).append(_Planned(error, times))
 
-    def rigged(self, actor: Actor[..., Any], kill: Callable[[], None]) -> Actor[..., Any]:
-        """Return an async actor that meets the mishaps planned for it; *kill* ends the worker it runs in."""
+    def rigged(self, actor: Actor[..., Any], life: Life) -> Actor[..., Any]:
+        """Return an async actor that meets the mishaps planned for it, in the worker that lives this life."""
 
         async def call(*args: Any, **kwargs: Any) -> object:
+            if life.dead:
+                # Trio runs a new task up to its first checkpoint, whoever has been killed.
+                await _wait_for_the_end(actor)
             planned = self._take(actor.name)
             if planned is None:
                 return await actor.fn(*args, **kwargs)
             if planned.error is not None:
                 raise planned.error if isinstance(planned.error, Exception) else planned.error()
-            kill()
+            life.kill()
             await _wait_for_the_end(actor)
             raise AssertionError("nobody lives for ever")
 

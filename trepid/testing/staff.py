@@ -42,7 +42,7 @@ class Staff:
             life = self._life = Life(self._broker, self._session)
             if self._stopped:
                 life.stop()
-            rigged = replaced(self._worker.router, partial(self._mishaps.rigged, kill=life.kill))
+            rigged = replaced(self._worker.router, partial(self._mishaps.rigged, life=life))
             report = await life.run(self._worker.options(router=rigged))
             if report is not None:
                 self.report = _sum(self.report, report)
