@@ -273,10 +273,14 @@ async def test_cancelled_with_everything_round_it_a_coroutine_still_gets_one_can
 # ---------------------------------------------------------------------------------------- the loop dies
 
 
+class Deadly(BaseException):  # noqa: N818 - no mere error
+    """What an asyncio loop does not survive."""
+
+
 async def dies_in_a_task():
     async def fail():
         await asyncio.sleep(0)
-        raise LookupError("in the background")
+        raise Deadly("in the background")
 
     # A forgotten task is noticed when it is collected.
     task = asyncio.create_task(fail())
@@ -289,7 +293,7 @@ async def dies_in_a_task():
 
 async def dies_in_a_callback():
     def fail():
-        raise LookupError("in the background")
+        raise Deadly("in the background")
 
     asyncio.get_running_loop().call_later(0.1, fail)
     await asyncio.sleep(100)
@@ -308,7 +312,7 @@ async def dies_of_a_trio_task():
     import trio_asyncio
 
     async def fail():
-        raise LookupError("in the background")
+        raise Deadly("in the background")
 
     trio_asyncio.run_trio_task(fail)
     await asyncio.sleep(100)
@@ -389,6 +393,28 @@ async def test_while_one_loop_dies_slowly_the_next_one_works(autojump_clock, isl
         now = trio.current_time()
         assert await island.call(add, [1], {"b": 1}) == 2
         assert trio.current_time() - now == 1
+
+
+async def test_an_error_that_nobody_handles_is_logged_and_kills_nothing(autojump_clock, island, caplog):
+    async def careless():
+        def fail():
+            raise LookupError("of a callback")
+
+        async def forgotten():
+            raise LookupError("of a task")
+
+        asyncio.get_running_loop().call_soon(fail)
+        task = asyncio.create_task(forgotten())
+        await asyncio.sleep(0.1)
+        del task
+        gc.collect()
+        return await add(1, b=1)
+
+    assert await island.call(careless, [], {}) == 2
+    logged = [str(record.exc_info[1]) for record in caplog.records if record.name == "asyncio" and record.exc_info]
+    # The collection may find tasks of earlier tests, too.
+    assert [text for text in logged if text.startswith("of a ")] == ["of a callback", "of a task"]
+    assert not [record for record in caplog.records if record.name == "trepid.worker"]
 
 
 async def test_a_complaint_without_an_exception_kills_nothing(autojump_clock, island, caplog):

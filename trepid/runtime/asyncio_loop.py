@@ -27,10 +27,11 @@ _LAST_CALL: Final = 1.0
 
 @attrs.define(eq=False)
 class GuardedLoop:
-    """One asyncio loop, from its opening to its end: told to leave, or dead of an error that nobody handled.
+    """One asyncio loop, from its opening to its end: told to leave, or dead of something that it cannot survive.
 
-    In asyncio, an error that reaches the loop is logged and forgotten; trio-asyncio lets it crash whoever opened the
-    loop.  Here it ends this loop and the calls in it, and nothing else.
+    An error that nobody handles (of a callback, of a forgotten task) is logged, as asyncio does, although trio-asyncio
+    would crash for it: otherwise one careless job could end its neighbours over and over.  What is no mere error, such
+    as a SystemExit, ends this loop and the calls in it, and nothing else.
     """
 
     _interrupted: Callable[[KeyboardInterrupt], None]
@@ -123,13 +124,13 @@ class GuardedLoop:
     # ------------------------------------------------------------------------------------------------ the end
 
     def _unhandled(self, loop: Any, context: dict[str, Any]) -> None:
-        """The loop's exception handler: an error kills the loop, a mere complaint is logged as asyncio logs it."""
+        """The loop's exception handler: errors and complaints are logged as asyncio logs them; the rest is deadly."""
         import asyncio
 
         # Past trio-asyncio's own handler, which would crash the loop from inside, with every task in it unfinished.
         asyncio.BaseEventLoop.default_exception_handler(loop, context)
         error = context.get("exception")
-        if error is not None and not self.ending:
+        if error is not None and not isinstance(error, Exception) and not self.ending:
             self._die(error)
 
     def _crashed(self, crash: BaseException) -> None:
@@ -145,7 +146,7 @@ class GuardedLoop:
         self._error = error
         self.leave()
         logger.error(
-            "the worker's asyncio loop died of an error that nobody handled; its jobs are released, "
+            "the worker's asyncio loop died of something that nobody handled; its jobs are released, "
             "and the next one opens a new loop",
             exc_info=error,
         )
