@@ -273,7 +273,7 @@ async def test_cancelled_with_everything_round_it_a_coroutine_still_gets_one_can
 # ---------------------------------------------------------------------------------------- the loop dies
 
 
-class Deadly(BaseException):  # noqa: N818 - no mere error
+class Deadly(BaseException):
     """What an asyncio loop does not survive."""
 
 
@@ -308,22 +308,11 @@ async def dies_of_an_exit_in_a_task():
     await task
 
 
-async def dies_of_a_trio_task():
-    import trio_asyncio
-
-    async def fail():
-        raise Deadly("in the background")
-
-    trio_asyncio.run_trio_task(fail)
-    await asyncio.sleep(100)
-
-
 @pytest.mark.parametrize(
     ("poison", "reason"),
     [
         (dies_in_a_task, "in the background"),
         (dies_in_a_callback, "in the background"),
-        (dies_of_a_trio_task, "in the background"),
         (dies_of_an_exit_in_a_task, "3"),
     ],
 )

@@ -19,8 +19,8 @@ TERMINATION = (signal.SIGINT, signal.SIGBREAK if sys.platform == "win32" else si
 def run(worker: Worker, url_or_broker: str | Broker) -> Report:
     """Run a worker until it is stopped: the whole of a program's ``main``.
 
-    SIGINT and SIGTERM (SIGBREAK on Windows) stop it unless the worker's ``handle_signals`` says otherwise: the first one softly, the second
-    at once.
+    SIGINT and SIGTERM (SIGBREAK on Windows) stop it unless the worker's ``handle_signals`` says otherwise: the first
+    one softly, the second at once.
 
     Args:
       worker: what to run.

@@ -73,7 +73,7 @@ class Settler:
                 await trio.sleep(pause_after(troubles))
                 troubles += 1
 
-    async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:  # noqa: ASYNC910 - trouble has waited, too
+    async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:
         """Send some verdicts, and return whether the broker has answered; if not, they wait for another time."""
         self._in_flight = len(batch)
         try:
