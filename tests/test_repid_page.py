@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
@@ -169,7 +169,7 @@ async def test_a_retry_policy_is_a_value_or_a_function(connection, autojump_cloc
 async def test_a_job_may_be_deferred(connection, autojump_clock):
     await connection.declare("default")
     await trio.sleep(100)
-    now = datetime.fromtimestamp(await connection.session.now(), timezone.utc)
+    now = datetime.fromtimestamp(await connection.session.now(), UTC)
     by_date = await connection.enqueue(JOB.job().options(deferred_until=now + timedelta(seconds=5)))
     by_delay = await connection.enqueue(JOB.job().options(delay=timedelta(seconds=7)))
     await trepid.Worker(JOB, messages_limit=1).run(connection)

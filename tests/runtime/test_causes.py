@@ -111,7 +111,7 @@ async def test_a_limit_of_the_jobs_own_may_pass_unnoticed(connection, autojump_c
 
 
 async def test_a_group_from_a_nursery_of_the_job_is_its_failure(connection, autojump_clock):
-    async def fail(kind):
+    async def fail(kind):  # noqa: ASYNC124 - at once
         raise kind("one of several")
 
     async def job():
@@ -153,9 +153,10 @@ async def test_children_of_a_timed_out_job_end_with_it(connection, autojump_cloc
     async def job():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child)
+            nursery.start_soon(child)
 
     view = await perform(connection, job)
-    assert (view.error.type, ended) == ("TimeoutError", [10])
+    assert (view.error.type, ended) == ("TimeoutError", [10, 10])
 
 
 # ---------------------------------------------------------------------------------------------------- shutdown
@@ -426,7 +427,7 @@ async def test_a_group_of_verbs_acts_as_its_strongest(connection, autojump_clock
             for verb in verbs:
                 nursery.start_soon(raising, verb)
 
-    async def raising(error):
+    async def raising(error):  # noqa: ASYNC124 - at once
         raise error
 
     actor = trepid.Actor(job, retries=3)

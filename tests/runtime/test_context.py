@@ -207,6 +207,7 @@ async def test_both_fail(connection, autojump_clock):
 
 async def test_a_base_exception_of_a_child_ends_the_worker(connection, autojump_clock):
     async def child():
+        await trio.sleep(1)
         raise SystemExit(3)
 
     async def job(ctx: trepid.Context):

@@ -71,7 +71,7 @@ async def test_during_a_rolling_deploy_nothing_is_lost(connection, autojump_cloc
     async with working(old, connection):
         await trio.sleep(30)
         async with working(new, connection):
-            with trio.fail_after(HOUR):
+            with trio.fail_after(HOUR):  # noqa: ASYNC100 - inside the list
                 assert [await handle.result() for handle in handles] == [f"Hello, {n}" for n in range(30)]
 
 

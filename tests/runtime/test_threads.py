@@ -29,8 +29,8 @@ def limiters(monkeypatch):
 
 async def until(condition):
     """Wait for something that a thread does."""
-    with trio.fail_after(PATIENCE):
-        while not condition():
+    with trio.fail_after(PATIENCE):  # noqa: ASYNC912 - it may be so already
+        while not condition():  # noqa: ASYNC110 - a thread does not set Trio's events
             await trio.sleep(0.005)
 
 

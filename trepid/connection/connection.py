@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from itertools import count
 from typing import Any, Final, final
 
@@ -199,13 +200,7 @@ class Connection:
         Raises:
           UnknownQueueError: if the queue was never declared.
         """
-        name = as_queue(queue).name
-        if ids is not None:
-            return await self.session.requeue(name, ids, limit=max(1, len(ids)))
-        total = came = await self.session.requeue(name, limit=_AT_ONCE)
-        while came == _AT_ONCE:
-            total += (came := await self.session.requeue(name, limit=_AT_ONCE))
-        return total
+        return await _all(partial(self.session.requeue, as_queue(queue).name), ids)
 
     async def purge(self, queue: Queue | str, state: State = State.DEAD, ids: Sequence[str] | None = None) -> int:
         """Forget messages in a state (by default the dead letters), all or those named; return how many.
@@ -219,13 +214,7 @@ class Connection:
         return await self._purge(queue, (State(state),), ids)
 
     async def _purge(self, queue: Queue | str, states: tuple[State, ...], ids: Sequence[str] | None) -> int:
-        name = as_queue(queue).name
-        if ids is not None:
-            return await self.session.purge(name, states, ids, limit=max(1, len(ids)))
-        total = gone = await self.session.purge(name, states, limit=_AT_ONCE)
-        while gone == _AT_ONCE:
-            total += (gone := await self.session.purge(name, states, limit=_AT_ONCE))
-        return total
+        return await _all(partial(self.session.purge, as_queue(queue).name, states), ids)
 
 
 @final
@@ -252,13 +241,25 @@ class Messages(AsyncIterator[MessageView]):
             page = await self._session.peek(self._queue, self._state, after=self._after)
             self._views, self._after = list(reversed(page.messages)), page.cursor
             self._ended = page.cursor is None
-        return self._views.pop()
+        return self._views.pop()  # noqa: ASYNC910 - one of the two above has waited
 
 
 def _refuse_other_than_job(value: object) -> None:
     if not isinstance(value, Job):
         hint = "; write actor.job(...)" if isinstance(value, Actor) else ""
         raise TypeError(f"only jobs can be enqueued, not {value!r}{hint}")
+
+
+async def _all(operation: Callable[..., Awaitable[int]], ids: Sequence[str] | None) -> int:
+    """Carry out an operation on the named messages, or on all of them, some at a time."""
+    if isinstance(ids, str):
+        raise TypeError(f"ids must be a list of ids, not {ids!r}; write ids=[{ids!r}]")
+    if ids is not None:
+        return await operation(ids, limit=max(1, len(ids)))
+    total = done = await operation(None, limit=_AT_ONCE)
+    while done == _AT_ONCE:
+        total += (done := await operation(None, limit=_AT_ONCE))
+    return total
 
 
 def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:

@@ -115,11 +115,14 @@ class JobHandle(Generic[T]):
                 return ending
 
     def _value(self, ending: Ending) -> T:
+        if ending.state is CANCELLED:
+            raise JobCancelledError(self.id, "cancelled", ending.reason or "")
         if ending.state is not DONE:
-            kind = JobCancelledError if ending.state is CANCELLED else JobFailedError
-            if ending.error is None or kind is JobCancelledError:
-                raise kind(self.id, ending.state.value if kind is JobCancelledError else "dead", ending.reason or "")
-            raise kind(self.id, ending.error.type, ending.error.message, ending.error.traceback)
+            error = ending.error
+            # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
+            if error is None or (ending.reason in {"expired", "poison"} and error.type != "PoisonError"):
+                raise JobFailedError(self.id, ending.reason or "dead", "")
+            raise JobFailedError(self.id, error.type, error.message, error.traceback)
         if ending.result is None:
             raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
         try:

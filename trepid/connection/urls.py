@@ -17,7 +17,7 @@ def _memory(url: str, rest: str) -> Broker:
     from trepid.brokers.memory import MemoryBroker
 
     if rest.strip("/"):
-        raise BrokerURLError(url, "memory: takes nothing after the colon")
+        raise BrokerURLError(without_secrets(url), "memory: takes nothing after the colon")
     return MemoryBroker()
 
 
@@ -40,9 +40,10 @@ def broker_at(url: str) -> Broker:
       UnsupportedError: if this version has no such engine.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a broker is a URL or a trepid.Broker, not {url!r}")
+        raise TypeError(f"a broker is a URL or a trepid.Broker, not {type(url).__name__}")
     found = _SCHEME.fullmatch(url)
-    if found is None:
+    # Without the slashes, what stands before the colon of user:password@host is no scheme, and nobody's business.
+    if found is None or ("@" in found[2] and found[2][:2] != "//" and found[1].lower() not in _ENGINES):
         raise BrokerURLError(without_secrets(url), "no scheme; write memory: or sqlite:jobs.db")
     scheme, rest = found[1].lower(), found[2]
     engine = _ENGINES.get(scheme)
@@ -55,5 +56,6 @@ def broker_at(url: str) -> Broker:
 
 def without_secrets(url: str) -> str:
     """Return *url* with anything masked that may be a user name, a password or a token."""
-    masked = re.sub(r"//[^/@\s]*@", "//***@", url)
+    # Everything up to the last @: a password may hold any character, whatever the standard says.
+    masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"([?&][^=&]*(?:pass|secret|token|key)[^=&]*=)[^&]*", r"\1***", masked, flags=re.IGNORECASE)

@@ -1,0 +1,108 @@
+"""From a URL to a connection; what cannot be opened says why, and never shows a password."""
+
+import pytest
+import trio
+
+import trepid
+
+
+async def test_memory_is_fresh_and_private_each_time():
+    async with trepid.open_connection("memory:") as one, trepid.open_connection("memory:") as two:
+        await one.declare("mine")
+        assert await two.queues() == []
+        assert one.capabilities.engine == "memory"
+
+
+async def test_a_broker_keeps_its_messages_between_connections():
+    broker = trepid.MemoryBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("mine")
+    async with trepid.open_connection(broker) as connection:
+        assert await connection.queues() == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["jobs.db", "a b?c=d#e%20.db", "ünï.db", "x:y@z.db"])
+async def test_sqlite_takes_all_after_the_colon(tmp_path, name):
+    async with trepid.open_connection(f"sqlite:{tmp_path / name}") as connection:
+        await connection.declare("mine")
+    assert (tmp_path / name).exists()
+    async with trepid.open_connection(f"SQLite:{tmp_path / name}") as connection:
+        assert await connection.queues() == ["mine"]
+
+
+SECRETS = [
+    "foo://user:hunter2@host/db",
+    "foo://user:hunt@er2@host/db",
+    "foo://user:hunt/er2@host/db",
+    "foo://:hunt er2@host",
+    "foo:user:hunter2@host",
+    "user:hunter2@host/db",
+    "foo://host/db?password=hunter2",
+    "foo://host/db?x=1&api_key=hunter2&y=2",
+    "foo://host/db?sslpassword=hunter2",
+    "postgresql://user:hunter2@host/db",
+    "redis://:hunter2@host",
+    "rediss://:hunter2@host",
+    "amqp://guest:hunter2@host/%2f",
+    "amqps://guest:hunter2@host/%2f",
+    "nats://hunter2@host",
+    "tls://hunter2@host",
+    "memory://user:hunter2@host",
+    "//user:hunter2@host",
+    "user@host hunter2@x",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_no_error_shows_a_password(url):
+    with pytest.raises((trepid.BrokerURLError, trepid.UnsupportedError)) as caught:
+        trepid.open_connection(url)
+    shown = f"{caught.value} {caught.value!r} {caught.value.args}"
+    for part in ("hunter2", "hunt", "er2"):
+        assert part not in shown.replace("user", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("jobs.db", "no scheme; write memory: or sqlite:jobs.db"),
+        ("", "no scheme"),
+        ("sqlite:", "the path of the file is missing"),
+        ("memory:x", "nothing after the colon"),
+        ("mysql://host", "unknown scheme 'mysql'"),
+    ],
+)
+def test_a_wrong_url_says_what_is_wrong_at_once(url, hint):
+    with pytest.raises(trepid.BrokerURLError, match=hint):
+        trepid.open_connection(url)
+    assert issubclass(trepid.BrokerURLError, ValueError)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "redis", "rediss", "amqp", "amqps", "nats", "tls"])
+def test_engines_to_come_are_not_there_yet(scheme):
+    with pytest.raises(trepid.UnsupportedError, match=f"{scheme}: brokers"):
+        trepid.open_connection(f"{scheme}://host")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"memory:", trepid.MemoryBroker])
+def test_what_is_neither_url_nor_broker(wrong):
+    with pytest.raises(TypeError, match="a broker is a URL"):
+        trepid.open_connection(wrong)
+
+
+def test_a_second_engine_for_results_is_not_there_yet():
+    with pytest.raises(trepid.UnsupportedError, match="a second engine for results"):
+        trepid.open_connection("memory:", results="memory:")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), KeyboardInterrupt(), SystemExit(3), ExceptionGroup("g", [OSError()])]
+)
+@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+async def test_the_bodys_exception_comes_out_bare(tmp_path, error, engine):
+    url = "memory:" if engine == "memory" else f"sqlite:{tmp_path}/jobs.db"
+    with pytest.raises(type(error)) as caught:
+        async with trepid.open_connection(url):
+            await trio.lowlevel.checkpoint()
+            raise error
+    assert caught.value is error
