@@ -109,7 +109,8 @@ async def storm(folder: Path, *, jobs: int, workers: int, kills: int, seed: int)
                 crew.kill(rng)
             await _until_done(connection, jobs)
         finally:
-            await trio.to_thread.run_sync(crew.dismiss)
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 90):
+                await trio.to_thread.run_sync(crew.dismiss)
         lost = [handle.id for handle in handles if (await handle.status()).state is not trepid.State.DONE]
     return _account(crew, lost, trio.current_time() - began)
 

@@ -125,6 +125,7 @@ class MemoryBroker(Broker):
         """Wait until a message has ended, or until a moment on Trio's clock."""
         row = self._ledger.row(queue, id)
         if row is None:
+            await trio.lowlevel.checkpoint()
             return
         row.watched = True
         event = self._endings.setdefault((queue, id), trio.Event())
