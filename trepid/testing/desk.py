@@ -208,7 +208,7 @@ async def _outcome(handle: JobHandle[T]) -> outcome.Outcome[T]:
     try:
         return await handle.outcome()
     except JobGoneError as exc:
-        return outcome.Error(exc)
+        return outcome.Error(exc)  # noqa: ASYNC910 - looking was a checkpoint
 
 
 @asynccontextmanager

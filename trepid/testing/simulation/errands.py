@@ -34,7 +34,7 @@ def actors(judge: Judge) -> Router:
     return Router(Actor(plain, retry_policy=float), Actor(tended, retry_policy=float))
 
 
-async def _errand(judge: Judge, id: str, lease: str) -> str:
+async def _errand(judge: Judge, id: str, lease: str) -> str:  # noqa: ASYNC910 - it is made to behave badly
     if judge.stillborn(id, lease):
         await trio.sleep_forever()
     judge.started(id, lease)
@@ -45,16 +45,15 @@ async def _errand(judge: Judge, id: str, lease: str) -> str:
     try:
         try:
             await trio.sleep(step.seconds)
-        except trio.Cancelled:
+        except trio.Cancelled:  # noqa: ASYNC103 - stubborn errands are what nobody should write, and somebody will
             if errand.manner == "shielded":
                 with trio.CancelScope(shield=True):
                     await trio.sleep(_AFTERWARDS)
             if errand.manner != "stubborn":
                 raise
-            # What nobody should do, and somebody will: it goes on as if nothing had happened.
         how = step.ending
         if how == "return":
-            return f"{id} by {lease}"
+            return f"{id} by {lease}"  # noqa: ASYNC910 - as above
         _raise(step)
     finally:
         judge.ended(id, lease, how)

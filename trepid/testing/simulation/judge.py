@@ -114,9 +114,11 @@ class Judge:
         kind = type(verdict).__name__
         self.chronicle.note(ref.id, f"{kind} of {ref.token[0]}.{ref.token[1]}: {reply}")
         self.chronicle.count(f"settle {reply}")
+        grant, case, now = self._grant(ref), self.cases[ref.id], trio.current_time()
+        if grant.start is None and not grant.tenure.leaving:
+            self.chronicle.count("delivered too late")
         if reply is not Reply.APPLIED:
             return
-        grant, case, now = self._grant(ref), self.cases[ref.id], trio.current_time()
         self._true(grant.verdict is None, f"{ref.id} was settled twice")
         self._true(now < grant.until + _ROUNDING, f"{ref.id} was settled at {now}, after its lease ended")
         grant.verdict = verdict
@@ -192,7 +194,7 @@ class Judge:
             case Returned(reason="snooze"):
                 self._true(how == "snooze", f"{id} was snoozed, but its function ended with {how}")
             case Returned(reason="unstarted") if start is None and tenure.explains(grant.at, trio.current_time()):
-                self.chronicle.count("delivered too late")
+                pass  # It was delivered too late.
             case Returned():
                 self._true(tenure.leaving, f"{id} was returned ({verdict.reason}) by {tenure}, which was not leaving")
             case Buried(reason="poison"):

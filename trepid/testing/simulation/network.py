@@ -81,6 +81,7 @@ class Link(Relay):
 
     async def _travel(self) -> None:
         """Take the time that the network takes; in silence, nothing arrives before it ends."""
+        await trio.lowlevel.checkpoint()
         slowness = self._weather.of("slowness")
         if slowness is not None:
             seconds = self._weather.rng.uniform(0.0, slowness.strength)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from random import Random
@@ -61,23 +62,22 @@ class World:
             for trouble in self.plan.troubles:
                 nursery.start_soon(self._befall, trouble, name=f"{trouble.kind} at {trouble.at}")
             await trio.sleep_until(self.plan.calm)
-            with trio.move_on_at(self.plan.bound) as patience:
-                while self._unpublished() or self.judge.unfinished():
-                    await trio.sleep(1.0)
-                    await session.reap()
-            if patience.cancelled_caught:
+            if not await _soon(self._all_done, self.plan.bound):
                 self.chronicle.violated(f"still unfinished: {', '.join(self.judge.unfinished())}")
             await self._close()
             nursery.cancel_scope.cancel()
         self.judge.close()
 
-    def _unpublished(self) -> bool:
-        return any(not self.chronicle.counts[f"known {errand.id}"] for errand in self.plan.errands)
+    def _all_done(self) -> bool:
+        self.broker.now()
+        published = all(self.chronicle.counts[f"known {errand.id}"] for errand in self.plan.errands)
+        return published and not self.judge.unfinished()
 
     # ----------------------------------------------------------------------------------------------------- workers
 
     async def _man(self, number: int, post: Post, session: Session) -> None:
         """Have a worker at a post; when one leaves or dies, the next one comes after a while."""
+        await trio.lowlevel.checkpoint()
         worker = Worker(
             self._router,
             queues=post.queues,
@@ -104,20 +104,15 @@ class World:
 
     async def _close(self) -> None:
         """Stop all workers.  They must be idle, with all their slots free, once their lost jobs have ended."""
+        await trio.lowlevel.checkpoint()
         self._closing = True
         lives = [(tenure, tenure.life) for tenure in self._tenures.values() if tenure.life and not tenure.dead]
         for tenure, life in lives:
-            with trio.move_on_after(_PATIENCE) as patience:
-                while _busy(life, tenure.post) is not None:
-                    await trio.sleep(1.0)
-            if patience.cancelled_caught:
+            if not await _soon(lambda: not _busy(life, tenure.post), trio.current_time() + _PATIENCE):  # noqa: B023 - now
                 self.chronicle.violated(f"{tenure} is not idle at the end: {_busy(life, tenure.post)}")
             tenure.leaving = True
             life.stop(grace=0.0)
-        with trio.move_on_after(_PATIENCE) as patience:
-            while not all(life.over for _, life in lives):
-                await trio.sleep(1.0)
-        if patience.cancelled_caught:
+        if not await _soon(lambda: all(life.over for _, life in lives), trio.current_time() + _PATIENCE):
             self.chronicle.violated("a worker did not stop")
 
     # ---------------------------------------------------------------------------------------------------- producers
@@ -174,6 +169,14 @@ class World:
                 # Producers have a bad time together with the first worker.
                 if trouble.post == 0:
                     self._weather[-1].add(trouble)
+
+
+async def _soon(done: Callable[[], bool], deadline: float) -> bool:
+    """Wait until something is done, looking every second; return whether that was before a deadline."""
+    await trio.lowlevel.checkpoint()
+    while not done() and trio.current_time() < deadline:  # noqa: ASYNC110 - who is watched does not know it
+        await trio.sleep(1.0)
+    return done()
 
 
 def _busy(life: Life, post: Post) -> str | None:
