@@ -34,7 +34,7 @@ def succeeded(value: object, keep: float) -> Done:
         return Done(b"null", keep)
     try:
         result = codec.encode(value)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - said below
         # Encoding may run the value's own code.  Whatever that raises, the work has been done.
         return Done(None, keep, f"{type(value).__qualname__} cannot be stored: {exc}")
     if len(result) > codec.LARGEST:

@@ -33,7 +33,7 @@ from trepid.rules.life import (
     State,
     Token,
 )
-from trepid.rules.verdicts import UNKNOWN_ACTOR, Buried, Done, Failed, Returned, Verdict, Withdrawn
+from trepid.rules.verdicts import UNKNOWN_ACTOR, Buried, Done, Failed, Failure, Returned, Verdict, Withdrawn
 
 DAY = 86_400.0
 _SLOWEST_COMEBACK = 60.0
@@ -229,6 +229,20 @@ def _returned(life: Life, verdict: Returned, now: float) -> Life:
     if verdict.delay is None:
         return replace(life, state=READY)
     return replace(life, state=SCHEDULED, due=now + verdict.delay)
+
+
+def failure_of(verdict: Verdict, life: Life, now: float) -> Failure | None:
+    """Return the failure that *verdict* adds to a message's history, if any, stamped with the time and the attempt.
+
+    *life* is the message's life after the verdict was applied.
+    """
+    match verdict:
+        case Failed(error=error) | Buried(error=error):
+            return replace(error, at=now, attempt=life.failures - life.spent_failures)
+        case Withdrawn(error=Failure() as error):
+            return replace(error, at=now, attempt=life.attempts + 1)
+        case _:
+            return None
 
 
 def cancel(life: Life, reason: str, now: float) -> tuple[Life, CancelReply]:

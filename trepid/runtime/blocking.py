@@ -12,7 +12,10 @@ from trepid.ports.broker import Broker
 from trepid.runtime.report import Report
 from trepid.runtime.worker import Worker
 
-TERMINATION = (signal.SIGINT, signal.SIGBREAK if sys.platform == "win32" else signal.SIGTERM)
+if sys.platform == "win32":
+    TERMINATION = (signal.SIGINT, signal.SIGBREAK)
+else:
+    TERMINATION = (signal.SIGINT, signal.SIGTERM)
 """The signals that stop a worker which owns its process; Windows has SIGBREAK where others have SIGTERM."""
 
 

@@ -17,7 +17,7 @@ from trepid.ports.messages import Delivery, Extension, Publication, Ref, Settlem
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, DONE, LEASED, READY, CancelReply, Life, Reply, State
 from trepid.rules.publishing import Plan, Published, Publishing, plan
-from trepid.rules.verdicts import Buried, Done, Failed, Verdict, Withdrawn
+from trepid.rules.verdicts import Done
 
 
 class _Grant(NamedTuple):
@@ -197,7 +197,9 @@ class Ledger(Store):
                 if type(verdict) is Done:
                     self._done(row, life, verdict, now)
                 else:
-                    _keep_error(row, life, verdict, now)
+                    failure = lifecycle.failure_of(verdict, life, now)
+                    if failure is not None:
+                        row.errors = (*row.errors, failure)
                     self.moved(row, life, now)
             replies.append(reply)
         if then and replies and replies[0] is Reply.APPLIED:
@@ -274,10 +276,3 @@ class Ledger(Store):
     def held(self, owner: str) -> list[Ref]:
         """Return the leases of an owner."""
         return [Ref(row.shelf.name, row.id, row.life.token) for row in self.leased.values() if row.life.owner == owner]
-
-
-def _keep_error(row: Row, life: Life, verdict: Verdict, now: float) -> None:
-    error = verdict.error if isinstance(verdict, (Failed, Buried, Withdrawn)) else None
-    if error is not None:
-        attempt = life.failures - life.spent_failures if not isinstance(verdict, Withdrawn) else life.attempts + 1
-        row.errors = (*row.errors, replace(error, at=now, attempt=attempt))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.rows import write_failure
@@ -13,7 +11,7 @@ from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transactio
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply
-from trepid.rules.verdicts import Buried, Done, Failed, Verdict, Withdrawn
+from trepid.rules.verdicts import Done, Verdict
 
 
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
@@ -64,10 +62,9 @@ def _keep_what_came_of_it(tx: Transaction, life: Life, verdict: Verdict) -> None
     if isinstance(verdict, Done):
         tx.run(statements.SET_RESULT, (verdict.result, verdict.unreadable, life.seq))
         return
-    error = verdict.error if isinstance(verdict, (Failed, Buried, Withdrawn)) else None
-    if error is not None:
-        attempt = life.attempts + 1 if isinstance(verdict, Withdrawn) else life.failures - life.spent_failures
-        tx.add_failure(life.seq, write_failure(replace(error, at=tx.now, attempt=attempt)))
+    failure = lifecycle.failure_of(verdict, life, tx.now)
+    if failure is not None:
+        tx.add_failure(life.seq, write_failure(failure))
 
 
 def cancel(tx: Transaction, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
