@@ -15,10 +15,10 @@ import attrs
 
 from trepid.testing.simulation.chronicle import Chronicle
 from trepid.testing.simulation.determinism import repeatable, seeded
-from trepid.testing.simulation.plan import Plan, draw
+from trepid.testing.simulation.plan import Errand, Plan, Post, Step, Trouble, draw
 from trepid.testing.simulation.world import enact
 
-__all__ = ["Plan", "Simulation", "draw", "repeatable", "simulate"]
+__all__ = ["Errand", "Plan", "Post", "Simulation", "Step", "Trouble", "draw", "repeatable", "simulate"]
 
 
 @final

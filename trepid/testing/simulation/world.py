@@ -6,10 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 from random import Random
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import trio
-import trio.testing
 
 from trepid.brokers.memory import MemoryBroker
 from trepid.errors import BrokerFullError, BrokerLostError
@@ -27,6 +26,9 @@ from trepid.testing.simulation.tenure import Tenure
 from trepid.values.job import Job
 from trepid.values.unique import Unique
 
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
 _PATIENCE = 60.0
 """For how many seconds a worker may still be busy once all messages have ended: with jobs whose leases it has lost."""
 
@@ -38,7 +40,7 @@ _KEPT = 1e9
 class World:
     """Everything that exists in one simulation.  To be run once, under a ``MockClock`` that starts at zero."""
 
-    def __init__(self, plan: Plan, chronicle: Chronicle, clock: trio.testing.MockClock) -> None:
+    def __init__(self, plan: Plan, chronicle: Chronicle, clock: MockClock) -> None:
         self.plan = plan
         self.chronicle = chronicle
         self.broker = MemoryBroker(wall_clock=lambda: 0.0)
@@ -212,7 +214,10 @@ def _publication(errand: Errand) -> Publication:
 
 def enact(plan: Plan, chronicle: Chronicle) -> float:
     """Run a world in a ``trio.run`` of its own, and return how many seconds passed in it."""
-    clock = trio.testing.MockClock(autojump_threshold=0.0)
+    # Where pytest is installed, `trio.testing` imports it.
+    from trio.testing import MockClock
+
+    clock = MockClock(autojump_threshold=0.0)
     world = World(plan, chronicle, clock)
     trio.run(partial(world.run), clock=clock)
     return clock.current_time()
