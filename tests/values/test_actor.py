@@ -1,6 +1,6 @@
 import functools
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import pytest
@@ -326,3 +326,10 @@ def test_any_callable_is_a_retry_policy(policy, wait):
 def test_what_a_policy_says_is_checked(policy, error, rule):
     with pytest.raises(error, match=rule):
         Actor(greet, retry_policy=policy).wait_before_retry(1)
+
+
+def test_a_function_that_never_returns_may_be_an_actor():
+    async def serve() -> NoReturn:
+        raise RuntimeError
+
+    assert Actor(serve).job().name == "serve"

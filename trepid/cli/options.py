@@ -27,7 +27,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
-class EnvironmentOption(click.RichOption):
+class EnvironmentOption(click.Option):
     """An option whose variable in the environment is called like its flag: ``--json`` is ``..._JSON``."""
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:

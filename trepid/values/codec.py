@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Never, NoReturn
 
 import msgspec
 from msgspec import inspect as mi
@@ -28,6 +28,9 @@ def _decode_extra(kind: type, value: Any) -> Any:
         return kind(value)
     raise TypeError(f"expected {getattr(kind, '__qualname__', kind)}, got {type(value).__qualname__}")
 
+
+# A function that never returns has no result to be converted.
+_UNTYPED = (Any, object, NoReturn, Never)
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_encode_extra)
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
@@ -83,7 +86,7 @@ def decoder(annotation: Any) -> Callable[[bytes | msgspec.Raw], Any]:
     Raises:
       TypeError: if the codec cannot build such values.
     """
-    if annotation is Any or annotation is object:
+    if annotation in _UNTYPED:
         return decode
     _refuse_unknown(annotation)
     return msgspec.json.Decoder(annotation, dec_hook=_decode_extra).decode

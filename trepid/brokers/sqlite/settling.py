@@ -11,33 +11,46 @@ from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transactio
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply
+from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Done, Verdict
 
 
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
     """End leases with verdicts, and publish what follows from the first."""
     replies = []
+    gone: dict[int, PublishToken] = {}
     for settlement in batch:
         ref, verdict = settlement.ref, settlement.verdict
         queue = tx.find_queue(ref.queue)
         if queue is None:
             replies.append(Reply.UNKNOWN)
-        elif type(verdict) is Done and verdict.keep > 0 and _done(tx, queue[0], settlement, verdict):
+        elif type(verdict) is Done and _done(tx, queue[0], settlement, verdict, gone):
             replies.append(Reply.APPLIED)
         else:
             replies.append(_settle(tx, queue[0], settlement))
+    if gone:
+        tx.clear_after(gone)
     if then and replies and replies[0] is Reply.APPLIED:
         publish(tx, then)
     return replies
 
 
-def _done(tx: Transaction, queue: int, settlement: Settlement, verdict: Done) -> bool:
-    """Take the commonest step by one guarded statement; false if the guard says that it is not the ordinary case."""
+def _done(tx: Transaction, queue: int, settlement: Settlement, verdict: Done, gone: dict[int, PublishToken]) -> bool:
+    """Take the commonest step by one guarded statement; false if the guard says that it is not the ordinary case.
+
+    What is not kept is added to *gone*, by its place: the rest of it is cleared away for the whole batch at once.
+    """
     (seq, deliveries), now = settlement.ref.token, tx.now
     guarded = (seq, queue, settlement.ref.id, deliveries, now)
-    done = tx.run(statements.DONE, (now, now + verdict.keep, verdict.result, verdict.unreadable, *guarded))
-    if not done.rowcount:
-        return False
+    if verdict.keep > 0:
+        done = tx.run(statements.DONE, (now, now + verdict.keep, verdict.result, verdict.unreadable, *guarded))
+        if not done.rowcount:
+            return False
+    else:
+        token = tx.run(statements.DONE_AND_GONE, guarded).fetchone()
+        if token is None:
+            return False
+        gone[seq] = token
     tx.news |= ENDED_SOMETHING
     tx.gone += 1
     return True

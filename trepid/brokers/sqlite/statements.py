@@ -83,6 +83,10 @@ DONE: Final = """
     UPDATE messages SET state = 3, owner = NULL, verdict = 'Done', settled = deliveries, ended = ?, forget = ?,
                         expires = NULL, result = ?, unreadable = ?
     WHERE seq = ? AND queue = ? AND id = ? AND deliveries = ? AND state = 2 AND until > ?"""
+# The same for a message of which nothing is to be kept.
+DONE_AND_GONE: Final = """
+    DELETE FROM messages WHERE seq = ? AND queue = ? AND id = ? AND deliveries = ? AND state = 2 AND until > ?
+    RETURNING publisher, publication"""
 SET_RESULT: Final = "UPDATE messages SET result = ?, unreadable = ? WHERE seq = ?"
 
 # ------------------------------------------------------------------------------------------------------------ keeping

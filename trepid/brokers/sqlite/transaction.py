@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from trepid.brokers.sqlite import departed, statements
@@ -11,6 +11,7 @@ from trepid.brokers.sqlite.rows import Row, dump, load
 from trepid.errors import UnknownQueueError
 from trepid.rules import lifecycle
 from trepid.rules.life import ENDED, LEASED, Life, Token
+from trepid.rules.publishing import PublishToken
 
 _LAPSED_AT_ONCE = 10_000
 
@@ -170,6 +171,13 @@ class Transaction:
             tokens.append(row.token)
             places.append((row.life.seq if stored is None else stored,))
         self.run_many(statements.DELETE_MESSAGE, places)
+        self._clear(places, tokens)
+
+    def clear_after(self, gone: Mapping[int, PublishToken]) -> None:
+        """Clear away what is left of messages, given by their places, whose rows have been deleted."""
+        self._clear([(seq,) for seq in gone], gone.values())
+
+    def _clear(self, places: Sequence[tuple[int]], tokens: Iterable[PublishToken]) -> None:
         self.run_many(statements.DELETE_PAYLOAD, places)
         self.run_many(statements.DELETE_FAILURES, places)
         departed.add(self.run, tokens, self.now)
