@@ -448,6 +448,7 @@ def test_check_finds_mistakes(run, place, monkeypatch):
         "WORKER = trepid.Worker(CRUNCH, SHADOW, AGAIN, trepid.Actor(loose), queues=['default'])\n",
         encoding="utf-8",
     )
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     result = run("check", "odd:WORKER", "--json")
     assert result.exit_code == 1
     told = json.loads(result.stdout)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import rich_click as click
 
-# Older versions of click have no parameters at run time.
+# Before 8.5, click's types take no parameters at run time.
 if TYPE_CHECKING:
     _Spans: TypeAlias = click.ParamType[float]
     _Moments: TypeAlias = click.ParamType[datetime]
