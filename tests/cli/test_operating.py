@@ -301,6 +301,9 @@ def test_an_id_in_two_queues(run, url):
     assert result.exit_code == 4
     assert "twin is in the queues default and other" in result.stderr
     assert "raise ValueError" in run("dead", "show", "twin", "-q", "other").stdout
+    assert run("dead", "purge", "twin").exit_code == 4
+    assert run("dead", "purge", "twin", "-q", "other").stdout == "purged 1, skipped 0\n"
+    assert run("dead", "purge", "twin").stdout == "purged 1, skipped 0\n"
 
 
 def test_the_command_that_is_shown_brings_it_back(run, graves, url):

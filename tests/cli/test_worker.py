@@ -222,6 +222,12 @@ def test_a_worker_that_cannot_start(words, code, error, url):
     assert "hunter2" not in worker.log
 
 
+def test_a_worker_that_nobody_can_reach(place):
+    with Process("shop", "--broker", "memory:", "--burst") as worker:
+        assert worker.end() == 0
+    assert "nobody else can enqueue to it" in worker.log
+
+
 def test_a_worker_makes_its_file(run, place, monkeypatch):
     monkeypatch.setenv("TREPID_BROKER_URL", "sqlite:fresh.db")
     with Process("shop", "--burst") as worker:

@@ -144,6 +144,8 @@ def _act(
         return await graves.matching(connection, choice)
 
     views = visit(broker, look)
+    if ids:
+        graves.refuse_twins(views)
     missing = sorted(set(ids) - {view.id for view in views})
     if views and not ids:
         ask(f"{verb.capitalize()} {plural(len(views), 'dead letter')} of {_queues(views)}?", yes=yes)

@@ -96,12 +96,24 @@ async def one(connection: Connection, queues: tuple[str, ...], id: str) -> Messa
     dead = [view for view in views if view.state is State.DEAD]
     if len(dead) == 1:
         return dead[0]
-    if dead:
-        text = " and ".join(view.queue for view in dead)
-        raise Failure(f"{id} is in the queues {text}", Exit.NOTHING, f"say which: -q {dead[0].queue}")
+    refuse_twins(dead)
     if views:
         raise Failure(f"{id} in queue {views[0].queue} is {views[0].state}, not dead", Exit.NOTHING)
     raise Failure(f"no dead letter is called {id}", Exit.NOTHING, "trepid dead list")
+
+
+def refuse_twins(views: list[MessageView]) -> None:
+    """An id is unique within its queue only: let the operator say which one is meant.
+
+    Raises:
+      Failure: exit code 4, if two of the dead letters have the same id.
+    """
+    queues: dict[str, list[str]] = {}
+    for view in views:
+        queues.setdefault(view.id, []).append(view.queue)
+    for id, names in queues.items():
+        if len(names) > 1:
+            raise Failure(f"{id} is in the queues {' and '.join(names)}", Exit.NOTHING, f"say which: -q {names[0]}")
 
 
 async def requeue(connection: Connection, views: list[MessageView]) -> int:

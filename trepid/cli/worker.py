@@ -70,6 +70,8 @@ def worker(
     url = named_broker(broker)
     terms = _terms(loaded.worker, no_declare=no_declare, **limits)
     _greet(loaded, terms, shown(url), form)
+    if url.lower().startswith("memory:"):
+        logging.getLogger("trepid.cli").warning("memory: lives inside of this process; nobody else can enqueue to it")
     code = _serve(terms, url, burst=burst, as_json=as_json)
     leave(code)
 
