@@ -43,4 +43,5 @@ def run(worker: Worker, url_or_broker: str | Broker) -> Report:
         async with open_connection(url_or_broker) as connection:
             return await worker.run(connection)
 
-    return trio.run(main)
+    # A Ctrl-C in the middle of Trio's own bookkeeping, if SIGINT is not among the signals, would break it.
+    return trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
