@@ -1,7 +1,7 @@
 """The SQLite broker, durable to the loss of power: enqueue, drain, and huey's SQLite storage beside it.
 
 Both run one worker process: Trepid's with 100 slots; huey's consumer with one thread, and huey's storage alone, in a
-bare loop that dequeues and executes.  By default huey asks SQLite never to wait for the disk (``synchronous=OFF``), so a
+bare loop that dequeues and executes.  By default huey asks SQLite never to wait for the disk (``synchronous=OFF``): a
 loss of power may cost jobs or the file; with ``fsync=True`` it waits, as Trepid always does.  That is what compares.
 """
 
