@@ -36,7 +36,7 @@ def succeeded(value: object, keep: float) -> Done:
         result = codec.encode(value)
     except Exception as exc:  # noqa: BLE001 - said below
         # Encoding may run the value's own code.  Whatever that raises, the work has been done.
-        return Done(None, keep, f"{type(value).__qualname__} cannot be stored: {exc}")
+        return Done(None, keep, f"{type(value).__qualname__} cannot be stored: {words(exc)}")
     if len(result) > codec.LARGEST:
         return Done(None, keep, f"it has {len(result):,} bytes, more than the {codec.LARGEST:,} that fit")
     return Done(result, keep)
@@ -67,9 +67,9 @@ def raised(error: BaseException, terms: Terms) -> Verdict:
         case Snooze(delay=delay):
             return Returned(delay, "snooze")
         case Bury(reason=reason):
-            return Buried(Failure("Bury", reason, attempt=terms.failures + 1))
+            return Buried(Failure("Bury", words(reason), attempt=terms.failures + 1))
         case Retry(delay=delay, reason=reason):
-            return failed(Failure("Retry", reason), terms, delay)
+            return failed(Failure("Retry", words(reason)), terms, delay)
         case _:
             return failed(failure(error), terms)
 
@@ -84,7 +84,7 @@ def failed(error: Failure, terms: Terms, delay: float | None = None) -> Failed:
             delay = terms.actor.wait_before_retry(number)
         except Exception as exc:  # noqa: BLE001 - a foreign function may raise anything
             # A broken policy must not cost the job its retries; the failure says what happened to it.
-            note = f"{error.message} (the retry policy failed: {type(exc).__name__}: {exc})"
+            note = f"{error.message} (the retry policy failed: {type(exc).__name__}: {words(exc)})"
             error, delay = Failure(error.type, note, error.traceback), ExponentialBackoff()(number)
     return Failed(error, delay)
 
@@ -117,13 +117,18 @@ def failure(error: BaseException) -> Failure:
     """Return an exception as text: its type, its message, and its frames without local variables."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except Exception as exc:  # noqa: BLE001 - a foreign __str__ may raise anything
-        message = f"<its message cannot be read: {type(exc).__name__}>"
     frames = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES, compact=True)
     text = "".join(frames.format())
-    return Failure(_clean(name, 200), _clean(message, _LONGEST_MESSAGE), _clean(text, _LONGEST_TRACEBACK))
+    return Failure(_clean(name, 200), words(error), _clean(text, _LONGEST_TRACEBACK))
+
+
+def words(said: object) -> str:
+    """Return what an exception or a job has to say, as text that every engine can store."""
+    try:
+        text = str(said)
+    except Exception as exc:  # noqa: BLE001 - a foreign __str__ may raise anything
+        text = f"<its message cannot be read: {type(exc).__name__}>"
+    return _clean(text, _LONGEST_MESSAGE)
 
 
 def _clean(text: str, longest: int) -> str:

@@ -88,9 +88,9 @@ class Performer:
                 return Buried(Failure("PoisonError", text), "poison")
             args, kwargs = actor.parameters.read(envelope)
         except EnvelopeError as exc:
-            return Buried(Failure("EnvelopeError", str(exc)), "undecodable")
+            return Buried(Failure("EnvelopeError", attempts.words(exc)), "undecodable")
         except ArgumentsError as exc:
-            return Buried(Failure("ArgumentsError", str(exc)), "arguments")
+            return Buried(Failure("ArgumentsError", attempts.words(exc)), "arguments")
         return Ready(envelope, terms(envelope, actor, delivery.result_ttl, delivery.failures), args, kwargs)
 
     async def _attempt(self, run: JobRun, ready: Ready) -> Verdict | None:
