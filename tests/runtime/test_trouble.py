@@ -10,6 +10,7 @@ import trepid
 from tests.runtime.stage import TroubledBroker, idle, working
 from trepid.ports.events import JobEnded, WorkerTroubled
 from trepid.rules.life import Reply
+from trepid.runtime.settling import pause_after
 
 TROUBLES = [trepid.BrokerLostError, trepid.BrokerBusyError, trepid.BrokerFullError]
 
@@ -114,6 +115,10 @@ async def test_unsettled_verdicts_do_not_pile_up(broker, connection, autojump_cl
 
 
 # ---------------------------------------------------------------------------------------------------- intake
+
+
+def test_the_pauses_stay_short_however_long_the_trouble_lasts():
+    assert all(2.5 <= pause_after(troubles) <= 5.0 for troubles in (10, 1_023, 1_024, 1_000_000))
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)

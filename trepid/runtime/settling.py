@@ -24,7 +24,7 @@ _LONGEST_PAUSE = 5.0
 
 def pause_after(troubles: int) -> float:
     """Return how long to wait before asking a troubled broker again: doubling, jittered, at most 5 s."""
-    return min(_FIRST_PAUSE * 2.0**troubles, _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return min(_FIRST_PAUSE * 2.0 ** min(troubles, 16), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 @attrs.define(eq=False)
