@@ -419,3 +419,14 @@ async def test_without_trio_parallel_opening_says_what_to_install(monkeypatch):
     with pytest.raises(UnsupportedError, match=r'pip install "trepid\[process\]"'):
         async with open_processes(1):
             pass
+
+
+async def test_one_place_serves_two_calls_at_once_and_is_given_back(processes):
+    place = Place(processes.limiter)
+    await place.take()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(processes.call, partial(duties.add, 1), place)
+            nursery.start_soon(processes.call, partial(duties.add, 2), place)
+    place.give_back()
+    assert processes.limiter.borrowed_tokens == 0

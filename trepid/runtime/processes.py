@@ -47,11 +47,12 @@ class Processes:
         Cancellation: the process is killed, and the next call gets a new one.  Cancelled before it has begun, the place
         still belongs to the caller.
         """
-        await place.acquire_on_behalf_of(self)
+        borrower = object()  # middleware may call twice at once
+        await place.acquire_on_behalf_of(borrower)
         try:
             told = await self._tell(fn)
         finally:
-            place.release_on_behalf_of(self)
+            place.release_on_behalf_of(borrower)
         if isinstance(told, _Raised):
             raise told.error from _ChildTraceback(told.traceback)
         return told.value
