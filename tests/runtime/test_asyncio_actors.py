@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -610,3 +611,35 @@ trio.run(main)
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+class Interrupted(dict):
+    """The calls in a loop; Ctrl-C comes just when one has joined them."""
+
+    def __setitem__(self, task, ended):
+        super().__setitem__(task, ended)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_right_after_a_call_has_begun_wakes_nobody_later():
+    story = []
+
+    async def ask(island):
+        island._current._waiting = Interrupted()
+        story.append(await island.call(add, [1], {"b": 2}))
+        await trio.sleep(5)
+        story.append("slept undisturbed")
+
+    async def main():
+        async with open_island() as island:
+            await island.call(add, [0], {})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask, island)
+                with trio.CancelScope(shield=True):
+                    try:
+                        await trio.sleep_forever()
+                    except KeyboardInterrupt:
+                        story.append("the main task was told")
+
+    run(main)
+    assert story == ["the main task was told", 3, "slept undisturbed"]

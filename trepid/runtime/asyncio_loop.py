@@ -99,6 +99,8 @@ class GuardedLoop:
             raise self._lost()
         raise RuntimeError("the coroutine ended with asyncio.CancelledError, but its job was not cancelled")
 
+    # A Ctrl-C between the registering and the waiting would leave a callback that wakes this task later, elsewhere.
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self, task: asyncio.Task[Any]) -> Callable[[], Any] | None:
         """Wait until a task has ended or is given up; return what raises ``Cancelled``, if that was asked for."""
         waiter = trio.lowlevel.current_task()
