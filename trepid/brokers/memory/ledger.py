@@ -142,6 +142,8 @@ class Ledger(Store):
             row.life = life = lifecycle.take(old, owner, until)
             if old.expires is not None:
                 self.ttl.live -= 1
+            if row.watched:
+                self.watched.append(row)
             shelf.counts[N_READY] -= 1
             shelf.counts[N_LEASED] += 1
             self.leased[life.seq] = row
@@ -215,7 +217,7 @@ class Ledger(Store):
         if row.unique is not None and shelf.uniques.get(row.unique) is row:
             del shelf.uniques[row.unique]
         if row.watched:
-            self.ended.append(row)
+            self.watched.append(row)
         if verdict.keep <= 0:
             # Done, and in no agenda: nothing but its place among the rows is left of it.
             del shelf.rows[row.id]

@@ -12,6 +12,7 @@ import trio
 
 from trepid.brokers.memory import looking
 from trepid.brokers.memory.ledger import Ledger
+from trepid.brokers.memory.shelf import overstays
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
@@ -27,7 +28,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
-from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.life import LEASED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
 _CAPABILITIES = Capabilities(
@@ -99,12 +100,12 @@ class MemoryBroker(Broker):
             ledger.questioned = False
             self._question.set()
             self._question = trio.Event()
-        if ledger.ended:
-            for row in ledger.ended:
+        if ledger.watched:
+            for row in ledger.watched:
                 event = self._endings.pop((row.shelf.name, row.id), None)
                 if event is not None:
                     event.set()
-            ledger.ended.clear()
+            ledger.watched.clear()
 
     async def stir(self, until: float) -> None:
         """Wait until a message may have become leasable, or until a moment on Trio's clock."""
@@ -122,15 +123,17 @@ class MemoryBroker(Broker):
             await self._question.wait()
 
     async def end(self, queue: str, id: str, until: float) -> None:
-        """Wait until a message has ended, or until a moment on Trio's clock."""
+        """Wait until a message may have ended, or until a moment on Trio's clock."""
         row = self._ledger.row(queue, id)
         if row is None:
             await trio.lowlevel.checkpoint()
             return
         row.watched = True
         event = self._endings.setdefault((queue, id), trio.Event())
-        # Time alone may end it (a ttl, a crash too many), and nobody else need be awake to see that.
-        with trio.CancelScope(deadline=min(until, self._ledger.next_change() - self._epoch)):
+        # Time alone may end it (a ttl, a crash too many), and nobody else need be awake to see that.  Only its own time
+        # counts, and its every move is told: many may wait, and much may happen to others.
+        moment = row.life.until if row.life.state is LEASED else overstays(row.life)
+        with trio.CancelScope(deadline=until if moment is None else min(until, moment - self._epoch)):
             await event.wait()
 
     @property

@@ -167,7 +167,9 @@ class Agenda:
         heappush(self._entries, (when, next(self._ticks), row))
         self.live += 1
         if len(self._entries) > 2 * self.live + 64:
-            self._entries = list(filter(self._stands, self._entries))
+            # One for each message: what was leased and came back stands again, beside its earlier entry.
+            rows = {entry[2]: entry for entry in self._entries if self._stands(entry)}
+            self._entries = list(rows.values())
             heapify(self._entries)
 
     def due(self, now: float) -> Iterator[Row]:

@@ -31,7 +31,7 @@ class Store:
       shelves: the declared queues by name.
       stirred: set whenever a message may have become leasable; whoever looks resets it.
       questioned: set whenever a leased message was asked to stop; whoever looks resets it.
-      ended: messages somebody waits for that have ended, or are gone; whoever looks clears it.
+      watched: messages somebody waits for that have moved, or are gone; whoever looks clears it.
       seq: the places in the order of publishing.
       departed: the publishes of messages that are gone.
       due, ttl, forget: the moments at which time decides something.
@@ -42,7 +42,7 @@ class Store:
         self.shelves: dict[str, Shelf] = {}
         self.stirred = False
         self.questioned = False
-        self.ended: list[Row] = []
+        self.watched: list[Row] = []
         self.seq = count(1)
         self.departed = Departed()
         self.due = Agenda(becomes_due)
@@ -142,6 +142,8 @@ class Store:
         if new.state is READY:
             shelf.lane(row.priority).insert(row)
         self.stirred = True
+        if row.watched:
+            self.watched.append(row)
         if new.state in ENDED:
             self._leave(row)
             shelf.prune()
@@ -155,7 +157,7 @@ class Store:
         if row.unique is not None and row.shelf.uniques.get(row.unique) is row:
             del row.shelf.uniques[row.unique]
         if row.watched:
-            self.ended.append(row)
+            self.watched.append(row)
 
     def remove(self, row: Row, now: float) -> None:
         """Forget a message, but not that it was published."""
