@@ -296,7 +296,7 @@ def test_a_local_function_cannot_go_to_a_process():
         ({"result_ttl": -1}, ValueError, "result_ttl must be zero or more"),
         ({"max_crashes": 0}, ValueError, "max_crashes must be 1 or more, not 0"),
         ({"max_crashes": 1.5}, TypeError, "max_crashes must be a whole number, not 1.5"),
-        ({"priority": 4}, ValueError, "4 is not a valid Priority"),
+        ({"priority": 4}, ValueError, "priority must be one of Priority.HIGH, Priority.MEDIUM, Priority.LOW, not 4"),
         ({"colour": "red"}, TypeError, "colour"),
     ],
 )

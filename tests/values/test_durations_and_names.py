@@ -126,7 +126,7 @@ def test_priorities_are_ordered():
     assert [int(priority) for priority in sorted(Priority)] == [0, 5, 9]
 
 
-@given(st.text(min_size=1, max_size=256))
+@given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=256))
 def test_any_text_is_a_key(key):
     assert Unique(key) == Unique(key, "existing")
 
@@ -138,6 +138,7 @@ def test_any_text_is_a_key(key):
         (("k" * 257,), ValueError, "1 to 256 characters, not 257"),
         ((5,), TypeError, "unique key must be a string, not 5"),
         ((None,), TypeError, "unique key must be a string"),
+        (("\ud800",), ValueError, r"unique key '\\ud800' cannot be written as UTF-8"),
         (("k", "ignore"), ValueError, "on_conflict must be one of existing, raise, replace, not 'ignore'"),
         (("k", None), ValueError, "on_conflict must be one of"),
     ],

@@ -14,6 +14,7 @@ from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, Resul
 from trepid.ports.broker import Session
 from trepid.ports.messages import Absent, Ending, MessageView
 from trepid.rules.life import CANCELLED, DONE, CancelReply
+from trepid.values.words import checked_text, complaint
 
 T = TypeVar("T", default=Any, covariant=True)
 
@@ -100,8 +101,10 @@ class JobHandle(Generic[T]):
 
         Raises:
           JobGoneError: if nothing is kept of it.
+          TypeError: if *reason* is no string.
+          ValueError: if it is not valid Unicode.
         """
-        [reply] = await self._session.cancel(self.queue, [self.id], reason)
+        [reply] = await self._session.cancel(self.queue, [self.id], checked_text(reason, "reason"))
         if reply is CancelReply.UNKNOWN:
             self._gone()
         return CancelResult(reply.value)
@@ -127,8 +130,9 @@ class JobHandle(Generic[T]):
             raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
         try:
             return self._read_result(ending.result)
-        except (ValueError, TypeError, RecursionError) as exc:
-            raise ResultError(self.id, f"it does not fit the actor's annotation: {exc}") from exc
+        except Exception as exc:
+            # A type's own code (__post_init__) runs here, and may raise anything.
+            raise ResultError(self.id, f"it does not fit the actor's annotation: {complaint(exc)}") from exc
 
     def _gone(self) -> NoReturn:
         raise JobGoneError(self.id, self.queue)

@@ -11,8 +11,8 @@ from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Verdi
 from trepid.values import codec
 from trepid.values.retry import ExponentialBackoff
 from trepid.values.verbs import Bury, Retry, Snooze, Verb
+from trepid.values.words import storable, words
 
-_LONGEST_MESSAGE = 2048
 _LONGEST_TRACEBACK = 16_384
 _MOST_FRAMES = 30
 
@@ -119,19 +119,4 @@ def failure(error: BaseException) -> Failure:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     frames = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES, compact=True)
     text = "".join(frames.format())
-    return Failure(_clean(name, 200), words(error), _clean(text, _LONGEST_TRACEBACK))
-
-
-def words(said: object) -> str:
-    """Return what an exception or a job has to say, as text that every engine can store."""
-    try:
-        text = str(said)
-    except Exception as exc:  # noqa: BLE001 - a foreign __str__ may raise anything
-        text = f"<its message cannot be read: {type(exc).__name__}>"
-    return _clean(text, _LONGEST_MESSAGE)
-
-
-def _clean(text: str, longest: int) -> str:
-    """Cut *text*, and make it storable: lone surrogates have no UTF-8."""
-    short = text if len(text) <= longest else text[:longest] + "..."
-    return short.encode("utf-8", "backslashreplace").decode("utf-8")
+    return Failure(storable(name, 200), words(error), storable(text, _LONGEST_TRACEBACK))

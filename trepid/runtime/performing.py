@@ -24,6 +24,7 @@ from trepid.runtime.shift import Shift
 from trepid.values.actor import Actor
 from trepid.values.envelope import Envelope, unseal
 from trepid.values.router import Middleware
+from trepid.values.words import words
 
 Arguments = tuple[list[Any], dict[str, Any]]
 
@@ -88,9 +89,9 @@ class Performer:
                 return Buried(Failure("PoisonError", text), "poison")
             args, kwargs = actor.parameters.read(envelope)
         except EnvelopeError as exc:
-            return Buried(Failure("EnvelopeError", attempts.words(exc)), "undecodable")
+            return Buried(Failure("EnvelopeError", words(exc)), "undecodable")
         except ArgumentsError as exc:
-            return Buried(Failure("ArgumentsError", attempts.words(exc)), "arguments")
+            return Buried(Failure("ArgumentsError", words(exc)), "arguments")
         return Ready(envelope, terms(envelope, actor, delivery.result_ttl, delivery.failures), args, kwargs)
 
     async def _attempt(self, run: JobRun, ready: Ready) -> Verdict | None:

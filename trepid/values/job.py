@@ -14,13 +14,14 @@ from trepid.errors import PayloadTooLargeError
 from trepid.values import codec, envelope
 from trepid.values.durations import Duration, seconds
 from trepid.values.names import checked_id, checked_name
-from trepid.values.queue import Priority, Queue, as_queue
+from trepid.values.queue import Priority, Queue, as_priority, as_queue
 from trepid.values.unique import Unique
 
 T = TypeVar("T", default=Any, covariant=True)
 
 _MOST_HEADERS = 64
 _LONGEST_HEADER = 1024
+_LARGEST_COUNT = 2**31 - 1  # fits into every engine
 
 
 class JobOptions(TypedDict, total=False):
@@ -49,6 +50,8 @@ def _count(value: int | None, name: str, least: int) -> int | None:
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be {least} or more, not {value!r}")
+    if value > _LARGEST_COUNT:
+        raise ValueError(f"{name} must be at most {_LARGEST_COUNT:,}, not {value:,}")
     return value
 
 
@@ -169,7 +172,7 @@ class Job(Generic[T]):
             "args": _listed(args),
             "kwargs": _named(kwargs),
             "queue": as_queue(queue),
-            "priority": None if priority is None else Priority(priority),
+            "priority": as_priority(priority),
             "id": None if id is None else checked_id(id),
             "retries": _count(retries, "retries", 0),
             "timeout": _span(timeout, "timeout", positive=True),

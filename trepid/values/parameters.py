@@ -15,6 +15,7 @@ from trepid.errors import ArgumentsError
 from trepid.values import codec
 from trepid.values.context import Context
 from trepid.values.envelope import Envelope
+from trepid.values.words import complaint
 
 Reader: TypeAlias = Callable[[bytes | msgspec.Raw], Any]
 
@@ -81,8 +82,9 @@ class Parameters:
     def _value(self, name: str, reader: Reader, raw: msgspec.Raw) -> Any:
         try:
             return reader(raw)
-        except (ValueError, TypeError, RecursionError) as exc:
-            raise ArgumentsError(self.actor, f"{name}: {exc}") from exc
+        except Exception as exc:
+            # A type's own code (__post_init__) runs here, and may raise anything.
+            raise ArgumentsError(self.actor, f"{name}: {complaint(exc)}") from exc
 
 
 def compiled(fn: Callable[..., Any], actor: str) -> Parameters:

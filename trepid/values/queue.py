@@ -40,3 +40,16 @@ class Queue:
 def as_queue(value: Queue | str) -> Queue:
     """Return the queue that *value* is, or names."""
     return value if isinstance(value, Queue) else Queue(value)
+
+
+def as_priority(value: Priority | None) -> Priority | None:
+    """Return the priority that *value* is, or the None that leaves it unsaid.
+
+    Raises:
+      ValueError: if it is none of the three.
+    """
+    try:
+        return None if value is None else Priority(value)
+    except ValueError:
+        names = ", ".join(f"Priority.{priority.name}" for priority in sorted(Priority, reverse=True))
+        raise ValueError(f"priority must be one of {names}, not {value!r}") from None

@@ -6,6 +6,8 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from trepid.values.words import checked_text
+
 OnConflict: TypeAlias = Literal["existing", "raise", "replace"]
 
 _POLICIES = ("existing", "raise", "replace")
@@ -17,7 +19,7 @@ class Unique:
     """A key that at most one live message of a queue may hold; separate from the message's id.
 
     Args:
-      key: any text of 1 to 256 characters.
+      key: any valid Unicode of 1 to 256 characters.
       on_conflict: what happens while another live message holds the key.  ``"existing"``: nothing is published and
         the handle points at the holder.  ``"raise"``: :class:`~trepid.UniqueConflictError`.  ``"replace"``: a holder
         that still waits is withdrawn; a running one is left alone, as with ``"existing"``.
@@ -27,8 +29,7 @@ class Unique:
     on_conflict: OnConflict = "existing"
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.key, str):
-            raise TypeError(f"unique key must be a string, not {self.key!r}")
+        checked_text(self.key, "unique key")
         if not 1 <= len(self.key) <= _LONGEST_KEY:
             raise ValueError(f"unique key must have 1 to {_LONGEST_KEY} characters, not {len(self.key)}")
         if self.on_conflict not in _POLICIES:
