@@ -1,10 +1,13 @@
 """Opening and closing: what is admitted, what is refused, and what is left behind."""
 
 # ruff: noqa: PTH208 - names of files are compared as the system lists them.
+import contextlib
 import os
 import sqlite3
 import stat
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import trio
@@ -13,6 +16,8 @@ from trio.testing import MockClock
 from tests.brokers.sqlite.kit import PRELUDE, our_threads, put, python, take
 from trepid.brokers.sqlite import SQLiteBroker, schema
 from trepid.errors import BrokerFileError, UnsupportedError
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -143,13 +148,34 @@ async def test_a_pipe_is_refused(path):
     await refused(path, "ordinary file")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is forbidden to root")
-async def test_no_permission(path):
-    await create(path)
-    path.chmod(0)
-    with pytest.raises(BrokerFileError, match="permission"):
-        async with SQLiteBroker(path).open():
-            pytest.fail("it was admitted")
+@contextlib.contextmanager
+def unprivileged():
+    """Be somebody to whom things can be forbidden; to root they cannot."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="no users as POSIX has them")
+async def test_no_permission():
+    # pytest's own directories are closed to others, so the file itself would not be what is forbidden.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "jobs.db"
+        await create(path)
+        content = path.read_bytes()
+        path.chmod(0)
+        with unprivileged(), pytest.raises(BrokerFileError, match="permission") as caught:
+            async with SQLiteBroker(path).open():
+                pytest.fail("it was admitted")
+        assert str(path) in str(caught.value)
+        path.chmod(0o600)
+        assert path.read_bytes() == content
+    assert our_threads() == []
 
 
 @pytest.mark.parametrize("wrong", ["", "a\0b"])
