@@ -109,6 +109,14 @@ async def test_several_may_wait(connection, autojump_clock):
     assert results == ["FINE"] * 6
 
 
+@pytest.mark.parametrize(
+    ("id", "error"), [("", ValueError), ("a b", ValueError), ("\ud800", ValueError), (3, TypeError)]
+)
+async def test_what_can_be_no_id_is_refused_at_once(connection, id, error):
+    with pytest.raises(error, match="id "):
+        connection.handle(id)
+
+
 async def test_status_follows_the_life(connection, autojump_clock):
     handle = await connection.enqueue(WORK.job("fail").options(delay=3, retries=1))
     seen = []

@@ -1,6 +1,7 @@
 """Running a worker: limits, several runs, several threads, and nothing left behind."""
 
 import gc
+import re
 import signal
 import threading
 
@@ -299,12 +300,17 @@ async def test_queues_take_turns(connection, autojump_clock):
         ({"resources": 5}, TypeError),
         ({"middleware": [5]}, TypeError),
         ({"observers": [5]}, TypeError),
-        ({"handle_signals": ["SIGTERM"]}, (TypeError, ValueError)),
+        ({"observers": [sleeper]}, TypeError),
+        ({"handle_signals": ["SIGTERM"]}, ValueError),
+        ({"handle_signals": [99_999]}, ValueError),
+        ({"handle_signals": signal.SIGTERM}, ValueError),
     ],
     ids=str,
 )
 def test_a_worker_refuses_what_it_cannot_do(settings, error):
-    with pytest.raises(error):
+    [(name, value)] = settings.items()
+    shown = re.escape(repr(value[0] if name in {"middleware", "observers"} else value))
+    with pytest.raises(error, match=rf"{name}.*{shown}"):
         trepid.Worker(SLEEPER, **settings)
 
 

@@ -24,6 +24,7 @@ from trepid.rules.publishing import Published, Publishing
 from trepid.values import codec
 from trepid.values.actor import Actor
 from trepid.values.job import Job
+from trepid.values.names import checked_id
 from trepid.values.queue import Priority, Queue, as_queue
 
 T = TypeVar("T", default=Any)
@@ -178,12 +179,12 @@ class Connection:
         """Return a handle of a message that somebody enqueued.
 
         Args:
-          id: its id.
+          id: its id; what cannot be one raises ValueError, or TypeError if it is no string.
           queue: its queue.
           actor: converts the result; without it, results come as plain JSON values.
         """
         read = codec.decode if actor is None else actor.parameters.read_result
-        return JobHandle(self.session, as_queue(queue).name, id, read_result=read)
+        return JobHandle(self.session, as_queue(queue).name, checked_id(id), read_result=read)
 
     def messages(self, queue: Queue | str, state: State) -> Messages:
         """Return an async iterator of views of a queue's messages in a state, in the order of publishing.

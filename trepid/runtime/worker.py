@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -92,6 +93,9 @@ class Worker:
         for what in (*middleware, *observers):
             if not callable(what):
                 raise TypeError(f"middleware and observers must be callable, not {what!r}")
+        for observer in observers:
+            if inspect.iscoroutinefunction(observer):
+                raise TypeError(f"observers are called, not awaited, and {observer!r} is async; write def")
         held_for = seconds(lease, "lease", positive=True)
         if held_for < 1:
             raise ValueError(f"lease must be at least 1 second, not {lease!r}")
@@ -106,7 +110,7 @@ class Worker:
             "messages_limit": None if messages_limit is None else _count(messages_limit, "messages_limit"),
             "graceful_shutdown_time": seconds(graceful_shutdown_time, "graceful_shutdown_time"),
             "lease": held_for,
-            "handle_signals": None if handle_signals is None else tuple(Signals(s) for s in handle_signals),
+            "handle_signals": None if handle_signals is None else _signals(handle_signals),
             "auto_declare": auto_declare,
             "resources": resources,
             "middleware": tuple(middleware),
@@ -163,6 +167,13 @@ class Worker:
         shield, plus what threads need that may not be abandoned.
         """
         return await work(self, connection, task_status)
+
+
+def _signals(value: Sequence[int]) -> tuple[Signals, ...]:
+    try:
+        return tuple(Signals(each) for each in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"handle_signals must be a list such as [signal.SIGTERM], not {value!r}") from None
 
 
 def _count(value: int, name: str) -> int:
