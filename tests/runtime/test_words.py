@@ -5,6 +5,8 @@ import pytest
 import trio
 
 import trepid
+from trepid.ports.messages import Publication
+from trepid.values.codec import LARGEST
 
 STRANGE = "file \udcff"  # what Python makes of a file name that is not UTF-8
 
@@ -95,6 +97,33 @@ async def test_arguments_whose_own_code_fails_do_not_fit(connection, size):
 
     error = await dead(connection, trepid.Actor(job), trepid.Job("job", args=({"size": size},)))
     assert error.type == "ArgumentsError"
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"\xff\xfe\x00", "undecodable"),
+        (b"", "undecodable"),
+        (b'{"v":1,"actor":"greet","args":["' + b"x" * LARGEST + b'"]}', "undecodable"),
+        (b'{"v":1,"actor":"greet","args":[1]}', "arguments"),
+        (b'{"v":1,"actor":"greet","kwargs":{"\\u0000":"a","name":"b"}}', "arguments"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_what_cannot_be_run_keeps_its_bytes_in_every_engine(connection, payload, reason):
+    async def greet(name: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return name
+
+    await connection.session.publish([Publication("default", "raw", ("somebody", 1), payload)])
+    with trio.fail_after(10):
+        report = await trepid.Worker(trepid.Actor(greet), messages_limit=1).run(connection)
+    assert report.dead == 1
+    [letter] = [view async for view in connection.messages("default", trepid.State.DEAD)]
+    assert (letter.id, letter.reason) == ("raw", reason)
+    assert (await connection.handle("raw").status()).payload == payload
+    assert letter.error.message
+    assert await connection.requeue("default") == 1
 
 
 async def test_a_result_whose_conversion_fails_is_a_readable_error(connection):
