@@ -360,7 +360,7 @@ def a_key_is_freed_by_a_lease(monkeypatch):
 
 @mutant
 def a_key_is_never_freed(monkeypatch):
-    monkeypatch.setattr(store.Store, "_leave", lambda self, row: self.ended.append(row))
+    monkeypatch.setattr(store.Store, "_leave", lambda self, row: self.watched.append(row))
 
 
 @mutant
