@@ -7,9 +7,13 @@ import pytest
 
 from trepid.cli.enqueueing import parsed
 from trepid.cli.failures import Failure, meant
+from trepid.cli.graves import last_words, story
 from trepid.cli.ink import is_coloured, printable
 from trepid.cli.options import MOMENT, SPAN
 from trepid.cli.tables import iso, span
+from trepid.ports.messages import MessageView
+from trepid.rules import verdicts
+from trepid.rules.life import State
 
 
 @pytest.mark.parametrize(
@@ -126,3 +130,22 @@ def test_spans_for_people(seconds, text):
 def test_times_for_programs():
     assert iso(0) == "1970-01-01T00:00:00.000Z"
     assert iso(None) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "crashes", "words"),
+    [
+        ("failed", 0, "OSError: no mail"),
+        ("poison", 1, "1 worker died over it"),
+        ("poison", 3, "3 workers died over it"),
+        ("expired", 0, "it was not started within its ttl"),
+    ],
+)
+def test_a_dead_letter_says_what_brought_it_here(reason, crashes, words):
+    error = verdicts.Failure("OSError", "no mail", at=5.0, attempt=1)
+    fields = {"priority": 5, "attempts": 1, "releases": 0, "requeues": 0, "enqueued": 1.0, "due": 1.0, "ended": 9.0}
+    letter = MessageView(
+        "default", "m", State.DEAD, "send", crashes=crashes, reason=reason, errors=(error,), payload=b"{}", **fields
+    )
+    assert last_words(letter) == words
+    assert any(words in line for line in story(letter))

@@ -77,7 +77,6 @@ def list_(
 
 def _row(view: MessageView, now: float) -> list[str]:
     age = "-" if view.ended is None else f"{span(max(0.0, now - view.ended))} ago"
-    error = "" if view.error is None else f"{view.error.type}: {view.error.message}".rstrip(": ")
     return [
         view.id,
         view.queue,
@@ -85,7 +84,7 @@ def _row(view: MessageView, now: float) -> list[str]:
         str(view.attempts),
         age,
         view.reason or "-",
-        (error.splitlines() or [""])[0],
+        (graves.last_words(view).splitlines() or [""])[0],
     ]
 
 

@@ -11,7 +11,7 @@ import attrs
 
 from trepid.cli.failures import Exit, Failure, unknown_queue
 from trepid.cli.ink import printable
-from trepid.cli.tables import iso
+from trepid.cli.tables import iso, plural
 
 if TYPE_CHECKING:
     from trepid.connection import Connection
@@ -176,6 +176,16 @@ def plain(view: MessageView, *, whole: bool = False) -> dict[str, Any]:
     }
 
 
+def last_words(view: MessageView) -> str:
+    """Return what brought a message here: its last error, or what time did to it."""
+    # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
+    if view.reason == "poison":
+        return f"{plural(view.crashes, 'worker')} died over it"
+    if view.reason == "expired":
+        return "it was not started within its ttl"
+    return "" if view.error is None else f"{view.error.type}: {view.error.message}".rstrip(": ")
+
+
 def _plain_error(error: JobFailure) -> dict[str, Any]:
     return {"type": error.type, "message": error.message, "at": iso(error.at), "attempt": error.attempt}
 
@@ -209,7 +219,8 @@ def story(view: MessageView) -> Iterator[str]:
 
     args, kwargs, unreadable = _arguments(view)
     yield f"{view.id}  {view.actor or '?'}  queue {view.queue}"
-    yield f"dead since {iso(view.ended)}: {printable(view.reason or 'no reason is known')}"
+    why = f"{view.reason} ({last_words(view)})" if view.reason in {"poison", "expired"} else view.reason
+    yield f"dead since {iso(view.ended)}: {printable(why or 'no reason is known')}"
     yield f"enqueued {iso(view.enqueued)}, {view.attempts} failed, {view.crashes} crashed, {view.requeues} requeued"
     if view.unique is not None:
         yield f"unique key {printable(view.unique)}"
