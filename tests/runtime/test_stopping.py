@@ -195,7 +195,50 @@ def test_the_default_grace_is_25_seconds():
     assert trepid.Worker().graceful_shutdown_time == 25.0
 
 
-async def test_unsent_verdicts_delay_a_soft_stop_by_five_seconds_and_are_counted_as_lost(autojump_clock, caplog):
+@pytest.mark.parametrize(
+    ("grace", "fails", "waited"),
+    [
+        (0.5, ("settle",), 0.5 + 5),
+        (10, ("settle",), 10 + 5),
+        # Renewed last at 10, its lease ends at 40; nothing else bounds a worker that may take any time to stop.
+        (600, ("settle",), 40 + 5),
+        # The lease ends at 30 and is surely not ours any more, which is found out with the next attempt.
+        (600, ("settle", "extend"), 30 + 5),
+    ],
+)
+async def test_a_soft_stop_waits_for_the_last_verdicts(autojump_clock, caplog, grace, fails, waited):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        await connection.enqueue(SLEEPER.job(15 if grace == 600 and len(fails) == 1 else 0.1))
+        async with working(trepid.Worker(SLEEPER), connection) as running:
+            await idle()
+            broker.trouble.fail |= dict.fromkeys(fails, trepid.BrokerLostError)
+            running.stop(grace=grace)
+            report = await running.wait_stopped()
+        assert trio.current_time() <= waited
+        assert trio.current_time() > waited - 5 - 1e-6
+    assert report == trepid.Report(lost=1)
+    assert ("1 verdict(s) could not be sent" in caplog.text) == (len(fails) == 1)
+
+
+async def test_a_late_verdict_of_a_soft_stop_arrives(autojump_clock):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        handle = await connection.enqueue(SLEEPER.job(1))
+        async with working(trepid.Worker(SLEEPER), connection) as running:
+            await idle()
+            broker.trouble.fail["settle"] = trepid.BrokerLostError
+            running.stop()
+            await trio.sleep(20)
+            broker.trouble.fail.clear()
+            assert (await running.wait_stopped()).succeeded == 1
+        assert trio.current_time() < 26
+        assert (await handle.status()).state is trepid.State.DONE
+
+
+async def test_the_second_stop_cuts_the_wait_for_verdicts_to_five_seconds(autojump_clock):
     broker = TroubledBroker()
     async with trepid.open_connection(broker) as connection:
         await connection.declare("default")
@@ -204,7 +247,7 @@ async def test_unsent_verdicts_delay_a_soft_stop_by_five_seconds_and_are_counted
             await idle()
             broker.trouble.fail["settle"] = trepid.BrokerLostError
             running.stop()
-            report = await running.wait_stopped()
-        assert trio.current_time() == 1 + 5
-    assert report == trepid.Report(lost=1)
-    assert "1 verdict(s) could not be sent" in caplog.text
+            await trio.sleep(4)
+            running.stop(grace=0)
+            await running.wait_stopped()
+        assert trio.current_time() == 4 + 5

@@ -122,7 +122,7 @@ class Session(abc.ABC):
 
         Within a queue strictly by priority, then due time, then order of publishing; queues take turns.  With nothing
         to lease it waits up to *wait* seconds and then returns an empty list.  ``Cancelled`` means that no lease was
-        taken.
+        taken, unless the capability ``certain_cancellation`` says otherwise; then the worker asks :meth:`held`.
 
         Args:
           queues: where to look; undeclared ones are empty.
@@ -191,7 +191,11 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     async def held(self, owner: str) -> list[Ref]:
-        """Return the leases that *owner* holds."""
+        """Return the leases that *owner* holds.
+
+        Workers ask after a lease call that failed, and give back what they did not know of.  An engine that cannot
+        say raises UnsupportedError; then such leases just expire.
+        """
 
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
         """Return the leases of *owner* that somebody asked to cancel, with the reasons, except the *known* ones.

@@ -27,6 +27,7 @@ class Capabilities:
       requeue: whether dead letters can be brought back.
       pause: whether a queue can be paused for all workers.
       same_transaction: whether a job can be enqueued in the caller's own database transaction.
+      certain_cancellation: whether a cancelled operation was surely not applied; else it is only safe to repeat.
       virtual_time: whether it follows a Trio clock such as ``MockClock``.
     """
 
@@ -46,4 +47,5 @@ class Capabilities:
     requeue: bool = True
     pause: bool = True
     same_transaction: bool = False
+    certain_cancellation: bool = True
     virtual_time: bool = False

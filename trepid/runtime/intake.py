@@ -9,6 +9,7 @@ import trio
 from trepid.runtime.performing import Performer
 from trepid.runtime.settling import TROUBLE, pause_after
 from trepid.runtime.shift import Shift
+from trepid.runtime.strangers import return_strangers
 
 # Long enough to cost nothing, also in virtual time.  An engine that must look more often does so by itself.
 _LONG_POLL = 3600.0
@@ -25,6 +26,9 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
     lease = shift.worker.lease
     troubles = 0
     while not shift.limit_reached:
+        if shift.unsure:
+            # Before anything else is leased: strangers count towards no limit.
+            await return_strangers(shift)
         room = shift.room()
         if room <= 0:
             await shift.wait_room()
@@ -33,8 +37,13 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
         wait = _LONG_POLL if shift.ready else 0.0
         try:
             deliveries = await shift.session.lease(queues, room, lease, owner=shift.owner, wait=wait)
+        except trio.Cancelled:
+            if not shift.session.capabilities.certain_cancellation:
+                shift.doubt()
+            raise
         except TROUBLE as exc:
             shift.ready = False
+            shift.doubt()
             shift.troubled("receive", exc)
             await trio.sleep(pause_after(troubles))
             troubles += 1

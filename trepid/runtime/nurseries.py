@@ -25,6 +25,7 @@ from trepid.runtime.processes import open_processes
 from trepid.runtime.report import Report
 from trepid.runtime.running import RunningWorker
 from trepid.runtime.shift import Shift
+from trepid.runtime.strangers import return_last_strangers
 from trepid.runtime.telling import logger
 
 if TYPE_CHECKING:
@@ -96,9 +97,15 @@ async def _helpers(shift: Shift) -> AsyncGenerator[None]:
         # No checkpoint here: whatever happens from now on, the helpers are told to end.
         try:
             yield
+            # Stopped softly: a troubled broker has until the leases end, or the grace does, to take the verdicts.
+            shift.patience.deadline = max((run.lease_ends for run in shift.held.values()), default=inf)
+            with shift.patience:
+                await shift.settler.drain()
         finally:
             with trio.move_on_after(SETTLE_WITHIN, shield=True) as last:
                 await shift.settler.drain()
+                if shift.unsure:
+                    await return_last_strangers(shift)
             if last.cancelled_caught and shift.held:
                 logger.error("%d verdict(s) could not be sent; their leases will expire", len(shift.held))
                 for run in list(shift.held.values()):

@@ -59,12 +59,18 @@ class Shift:
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
         self.held: dict[tuple[int, int], JobRun] = {}
+        # What was given up although its lease may go on for a little while: its token, and until when.
+        self._given_up: dict[tuple[int, int], float] = {}
+        # Until when leases may be held that nobody here knows of, because a lease call failed, or was cancelled.
+        self.unsure_until = -inf
         self.free = worker.tasks_limit
         self.margin = margin(worker.lease)
         self.ready = False
         self.stopping = False
         self.stopped = trio.Event()
         self.intake_scope = trio.CancelScope()
+        # Ends the waiting for the last verdicts of a worker that stops softly.
+        self.patience = trio.CancelScope()
         self.tally = Tally()
         self.hurry_at = inf
         self.hurry_changed = trio.Event()
@@ -129,10 +135,29 @@ class Shift:
     def lost(self, run: JobRun) -> None:
         """The message is no longer ours; there is nothing to settle."""
         self.held.pop(run.delivery.token, None)
+        if len(self._given_up) > 2 * self.worker.tasks_limit:
+            self.known()
+        # A renewal whose answer was lost, or is still under way, may have prolonged it beyond what is known.
+        self._given_up[run.delivery.token] = trio.current_time() + 2 * self.worker.lease
         self.tally.lost += 1
         self._room.set()
         if self.teller.jobs_heard:
             self._tell_ended(run, None, "lost", None)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether leases may be held that nobody here knows of."""
+        return trio.current_time() < self.unsure_until
+
+    def doubt(self) -> None:
+        """A lease call has ended without an answer: what it was granted, if anything, lasts no longer than a lease."""
+        self.unsure_until = trio.current_time() + self.worker.lease
+
+    def known(self) -> frozenset[tuple[int, int]]:
+        """Return the tokens of the leases that this worker knows to have, or to have given up."""
+        now = trio.current_time()
+        self._given_up = {token: ends for token, ends in self._given_up.items() if ends > now}
+        return frozenset((*self.held, *self._given_up))
 
     # --------------------------------------------------------------------------------------------------- stopping
 
@@ -158,6 +183,7 @@ class Shift:
                 break
         for run in list(self.held.values()):
             run.stop(Cause.SHUTDOWN, "the worker stops")
+        self.patience.cancel(reason="the time that stopping gives is over")
 
     # ---------------------------------------------------------------------------------------------------- telling
 

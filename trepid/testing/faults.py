@@ -13,6 +13,7 @@ import trio
 
 from trepid.errors import BrokerLostError
 from trepid.ports.broker import Broker, Session
+from trepid.ports.capabilities import Capabilities
 from trepid.testing.relay import Relay
 
 T = TypeVar("T")
@@ -148,6 +149,11 @@ class FaultySession(Relay):
     def __init__(self, inner: Session, plan: FaultPlan) -> None:
         super().__init__(inner)
         self._plan = plan
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the inner session can do; but who is cancelled while a reply is delayed does not know what was done."""
+        return attrs.evolve(self.inner.capabilities, certain_cancellation=False)
 
     async def carry(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """Carry out an operation, as well as the plan lets it go."""

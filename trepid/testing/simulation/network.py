@@ -7,10 +7,12 @@ from random import Random
 from typing import TypeVar, final
 
 import trio
+from attrs import evolve
 from msgspec.structs import replace
 
 from trepid.errors import BrokerFullError, BrokerLostError
 from trepid.ports.broker import Session
+from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import Delivery, Extension, Publication, Ref, Settlement
 from trepid.rules.life import CancelReply, Reply
 from trepid.rules.publishing import Published
@@ -56,6 +58,11 @@ class Link(Relay):
         self._tenure = tenure
         self._post = post
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the broker can do; but who hangs up does not know whether it was done."""
+        return evolve(self.inner.capabilities, certain_cancellation=False)
+
     async def carry(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """Carry a request there, and the reply back."""
         weather = self._weather
@@ -68,13 +75,7 @@ class Link(Relay):
             await trio.lowlevel.checkpoint()
             raise BrokerLostError("the request was lost")
         reply = await call()
-        try:
-            await self._travel()
-        except trio.Cancelled:
-            # What was leased is known to nobody now; the broker finds out when the lease ends.
-            if operation == "lease":
-                self._hindered()
-            raise
+        await self._travel()
         if self._lost():
             raise BrokerLostError("the reply was lost")
         return reply
