@@ -105,6 +105,19 @@ async def test_each_attempt_has_a_beginning_and_an_end_in_order(connection, auto
     assert len({event.worker for event in story}) == 1
 
 
+async def test_what_ends_by_itself_while_the_worker_stops_was_not_ended_by_that(connection, autojump_clock):
+    async def last():
+        await trio.lowlevel.checkpoint()
+        raise SystemExit
+
+    actor, told = trepid.Actor(last), []
+    await connection.enqueue(actor.job())
+    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True):
+        await trepid.Worker(actor, observers=[told.append]).run(connection)
+    [ended] = [event for event in told if isinstance(event, JobEnded)]
+    assert (ended.outcome, ended.error, ended.reason) == ("dead", "SystemExit", None)
+
+
 async def test_an_observer_that_raises_stops_nobody(connection, autojump_clock, caplog):
     def broken(event):
         raise ZeroDivisionError

@@ -200,6 +200,9 @@ class Shift:
     def _tell_ended(self, run: JobRun, verdict: Verdict | None, outcome: Any, reply: Reply | None) -> None:
         delivery = run.delivery
         error = getattr(verdict, "error", None)
+        # What ends by itself while the worker stops was not ended by that.
+        own = run.cause is Cause.SHUTDOWN and isinstance(verdict, (Done, Failed))
+        cause = None if run.cause is None or own else run.cause.value
         self.teller.tell(
             JobEnded(
                 self.owner,
@@ -211,8 +214,8 @@ class Shift:
                 reply,
                 run.seconds,
                 getattr(verdict, "delay", None),
-                None if error is None else f"{error.type}: {error.message}",
-                getattr(verdict, "reason", None) or (run.cause.value if run.cause else None),
+                None if error is None else f"{error.type}: {error.message}".rstrip(": "),
+                getattr(verdict, "reason", None) or cause,
             )
         )
 
