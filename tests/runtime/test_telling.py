@@ -218,3 +218,16 @@ async def test_tasks_are_named_after_their_jobs(connection, autojump_clock):
     handle = await connection.enqueue(actor.job())
     await trepid.Worker(actor, messages_limit=1).run(connection)
     assert names == [f"job {handle.id}"]
+
+
+async def test_trouble_is_logged_at_the_level_that_nobody_has_changed(connection, autojump_clock, caplog):
+    async def fail() -> None:
+        raise OSError("no disk")
+
+    caplog.set_level("WARNING", logger="trepid.worker")
+    actor = trepid.Actor(fail, retries=1)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=2).run(connection)
+    outcomes = [record.trepid["outcome"] for record in caplog.records if record.name == "trepid.worker"]
+    assert outcomes == ["retried", "dead"]
+    assert handle.id in caplog.text

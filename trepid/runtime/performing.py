@@ -15,7 +15,7 @@ from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError
 from trepid.rules import attempts
 from trepid.rules.attempts import Cause
 from trepid.rules.terms import Terms, terms, unknown_actor
-from trepid.rules.verdicts import Buried, Failure, Returned, Verdict
+from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
 from trepid.runtime.calls import Calls
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.live_context import LiveContext
@@ -65,7 +65,7 @@ class Performer:
             raise
         finally:
             run.ended = True
-            if self._shift.teller.jobs_heard and run.started is not None:
+            if run.started is not None and (self._shift.teller.jobs_heard or type(verdict) is not Done):
                 run.seconds = trio.current_time() - run.started
             if verdict is None:
                 self._shift.lost(run)

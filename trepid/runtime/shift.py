@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
 
 
+_TROUBLE = frozenset({"retried", "dead", "lost"})
+"""Outcomes that are always told: the log shows them at its default level."""
+
+
 @attrs.define(eq=False)
 class Tally:
     """The counters behind a :class:`Report`."""
@@ -129,7 +133,7 @@ class Shift:
         if outcome not in ("released", "lost"):
             self._processed += 1
         self._room.set()
-        if self.teller.jobs_heard:
+        if self.teller.jobs_heard or outcome in _TROUBLE:
             self._tell_ended(run, verdict, outcome, reply)
 
     def lost(self, run: JobRun) -> None:
@@ -141,8 +145,7 @@ class Shift:
         self._given_up[run.delivery.token] = trio.current_time() + 2 * self.worker.lease
         self.tally.lost += 1
         self._room.set()
-        if self.teller.jobs_heard:
-            self._tell_ended(run, None, "lost", None)
+        self._tell_ended(run, None, "lost", None)
 
     @property
     def unsure(self) -> bool:

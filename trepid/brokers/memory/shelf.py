@@ -197,8 +197,12 @@ def becomes_due(life: Life) -> float | None:
 
 
 def overstays(life: Life) -> float | None:
-    """The moment at which the ttl of a waiting message ends."""
-    return life.expires if life.state is READY or life.state is SCHEDULED else None
+    """The moment at which a waiting message dies of its ttl; while it is scheduled, that is not before it is due."""
+    if life.expires is None:
+        return None
+    if life.state is READY:
+        return life.expires
+    return max(life.due, life.expires) if life.state is SCHEDULED else None
 
 
 def is_forgotten(life: Life) -> float | None:
