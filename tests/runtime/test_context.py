@@ -432,3 +432,9 @@ async def test_middleware_that_is_not_async_is_a_failure_that_explains(connectio
 
     handle = await run_one(connection, job, worker={"middleware": [lambda ctx, call: None]})
     assert (await handle.status()).error.type == "TypeError"
+
+
+async def test_resources_that_are_no_context_manager_are_told_so(connection, autojump_clock):
+    worker = trepid.Worker(resources=lambda: {"database": 1})  # type: ignore[arg-type,return-value]
+    with pytest.raises(TypeError, match=r"resources must return an async context manager, not \{'database': 1\}"):
+        await worker.run(connection)

@@ -72,7 +72,7 @@ class Connection:
         return await self._purge(queue, (READY, SCHEDULED), None)
 
     async def delete(self, queue: Queue | str) -> None:
-        """Remove a queue with everything in it.
+        """Remove a queue with everything in it.  Deleting one that is not there changes nothing.
 
         Raises:
           QueueBusyError: if a message of it is leased.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -46,7 +46,7 @@ async def work(worker: Worker, connection: Connection, task_status: trio.TaskSta
     try:
         async with AsyncExitStack() as stack:
             if worker.resources is not None:
-                shift.resources = await stack.enter_async_context(worker.resources())
+                shift.resources = await stack.enter_async_context(_manager(worker.resources()))
             calls = await _open_calls(worker, stack)
             if worker.handle_signals:
                 # Opened here, so that what is wrong with them comes out bare.
@@ -56,6 +56,12 @@ async def work(worker: Worker, connection: Connection, task_status: trio.TaskSta
         shift.stopped.set()
         shift.teller.tell(WorkerStopped(shift.owner, shift.tally.report().processed))
     return shift.tally.report()
+
+
+def _manager(resources: object) -> AbstractAsyncContextManager[object]:
+    if not isinstance(resources, AbstractAsyncContextManager):
+        raise TypeError(f"resources must return an async context manager, not {resources!r}; see asynccontextmanager")
+    return resources
 
 
 async def _open_calls(worker: Worker, stack: AsyncExitStack) -> Calls:
