@@ -8,9 +8,10 @@ from typing import TypeAlias
 import attrs
 import msgspec
 
-from trepid.rules.life import Reply, State, Token
+from trepid.rules.life import Life, Reply, State, Token
 from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Failure, Verdict
+from trepid.values.envelope import actor_of
 from trepid.values.unique import Unique
 
 
@@ -177,6 +178,41 @@ class MessageView:
     errors: tuple[Failure, ...] = ()
     unique: str | None = None
     payload: bytes = attrs.field(default=b"", repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        life: Life,
+        *,
+        queue: str,
+        id: str,
+        priority: int,
+        enqueued: float,
+        payload: bytes,
+        errors: tuple[Failure, ...],
+        unique: str | None,
+    ) -> MessageView:
+        """Return the view of a message from its life, and from what was stored with it."""
+        return cls(
+            queue=queue,
+            id=id,
+            state=life.state,
+            actor=actor_of(payload),
+            priority=priority,
+            attempts=life.attempts,
+            crashes=life.recent_crashes,
+            releases=life.returns,
+            requeues=life.requeues,
+            enqueued=enqueued,
+            due=life.due,
+            ended=life.ended,
+            reason=life.reason,
+            cancel=life.cancel,
+            owner=life.owner,
+            errors=errors,
+            unique=unique,
+            payload=payload,
+        )
 
     @property
     def error(self) -> Failure | None:

@@ -39,7 +39,7 @@ def test_ctrl_c_right_after_a_request_was_made(tmp_path):
             line = session._writer._line = Interrupted()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask, session, line)
-                with trio.CancelScope(shield=True):
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
                     try:
                         await trio.sleep_forever()
                     except KeyboardInterrupt:

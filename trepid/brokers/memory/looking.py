@@ -5,31 +5,19 @@ from __future__ import annotations
 from trepid.brokers.memory.shelf import N_CANCELLED, N_DEAD, N_DONE, N_LEASED, N_READY, N_SCHEDULED, Row, Shelf
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
 from trepid.rules.life import DONE, ENDED, State
-from trepid.values.envelope import actor_of
 
 
 def view(row: Row) -> MessageView:
     """Return a row as anybody may see it."""
-    life = row.life
-    return MessageView(
+    return MessageView.of(
+        row.life,
         queue=row.shelf.name,
         id=row.id,
-        state=life.state,
-        actor=actor_of(row.payload),
         priority=row.priority,
-        attempts=life.attempts,
-        crashes=life.recent_crashes,
-        releases=life.returns,
-        requeues=life.requeues,
         enqueued=row.enqueued,
-        due=life.due,
-        ended=life.ended,
-        reason=life.reason,
-        cancel=life.cancel,
-        owner=life.owner,
+        payload=row.payload,
         errors=row.errors,
         unique=row.unique,
-        payload=row.payload,
     )
 
 

@@ -11,7 +11,6 @@ from trepid.ports.messages import MessageView
 from trepid.rules.life import Life, State
 from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Failure
-from trepid.values.envelope import actor_of
 
 STATES: Final = tuple(State)
 """States by number."""
@@ -61,26 +60,15 @@ def dump(life: Life) -> tuple[Any, ...]:
 
 def view(row: Row, queue: str, payload: bytes, failures: tuple[Failure, ...]) -> MessageView:
     """Return a message as anybody may see it."""
-    life = row.life
-    return MessageView(
+    return MessageView.of(
+        row.life,
         queue=queue,
         id=row.id,
-        state=life.state,
-        actor=actor_of(payload),
         priority=row.priority,
-        attempts=life.attempts,
-        crashes=life.recent_crashes,
-        releases=life.returns,
-        requeues=life.requeues,
         enqueued=row.enqueued,
-        due=life.due,
-        ended=life.ended,
-        reason=life.reason,
-        cancel=life.cancel,
-        owner=life.owner,
+        payload=payload,
         errors=failures,
         unique=row.unique,
-        payload=payload,
     )
 
 
