@@ -22,6 +22,7 @@ EXAMPLES = [
     (errors.BrokerFullError("disk full"), "disk full", OSError),
     (errors.BrokerBusyError("busy"), "busy", TimeoutError),
     (errors.BrokerFileError("jobs.db", "not ours"), "jobs.db: not ours", Exception),
+    (errors.BrokerRefusedError("redis://host", "wrong password"), "redis://host: wrong password", Exception),
     (errors.IslandLostError("the loop died"), "the loop died", Exception),
     (errors.ProcessDiedError(), "the job's process died", Exception),
     (errors.ProcessDiedError(-9), "SIGKILL", Exception),

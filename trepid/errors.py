@@ -153,6 +153,24 @@ class BrokerFileError(TrepidError):
         return f"{self.path}: {self.reason}"
 
 
+@attrs.define(eq=False)
+class BrokerRefusedError(TrepidError):
+    """The broker is there and will not have us: a wrong password, database or host name, too old a server, a replica.
+
+    Trying again by itself would not help.  Credentials are never part of it.
+
+    Attributes:
+      broker: where, without credentials.
+      reason: what is wrong, and what to do.
+    """
+
+    broker: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.broker}: {self.reason}"
+
+
 # ---------------------------------------------------------------------------------------------- the job is wrong
 
 

@@ -18,6 +18,7 @@ from trepid.cli.failures import Failure, explained
         (errors.BrokerURLError("x", "no scheme"), 2, "sqlite:jobs.db"),
         (errors.UnsupportedError("schedules", "SQLite"), 2, ""),
         (errors.BrokerFileError("jobs.db", "damaged"), 3, "TREPID_BROKER_URL"),
+        (errors.BrokerRefusedError("redis://host", "wrong password"), 3, "TREPID_BROKER_URL"),
         (errors.BrokerBusyError("locked"), 3, "try again"),
         (errors.BrokerFullError("no space"), 3, "make room"),
         (errors.BrokerLostError("gone"), 3, "try again"),

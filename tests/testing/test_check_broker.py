@@ -51,7 +51,7 @@ LACKING = {
     "pause": (False, ("pause", "resume")),
     "results": ("none", ("result",)),
     "delay": ("none", ()),
-    "priorities": (False, ()),
+    "priorities": ("none", ()),
     "exact_stats": (False, ()),
 }
 

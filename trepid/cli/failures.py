@@ -96,7 +96,7 @@ def _of_the_world(error: BaseException) -> Failure | None:
             return Failure(str(error), Exit.USAGE, "a broker is named like sqlite:jobs.db")
         case errors.UnsupportedError():
             return Failure(str(error), Exit.USAGE)
-        case errors.BrokerFileError():
+        case errors.BrokerFileError() | errors.BrokerRefusedError():
             return Failure(str(error), Exit.UNREACHABLE, "look at --broker, or TREPID_BROKER_URL; nothing was changed")
         case errors.BrokerBusyError():
             return Failure(str(error), Exit.UNREACHABLE, _RETRY)

@@ -50,6 +50,14 @@ class Session(abc.ABC):
     def capabilities(self) -> Capabilities:
         """What the engine can do, read from it when it was opened."""
 
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached at present; one that is lost is looked for until the session is closed.
+
+        Meanwhile operations wait a little for its return and then raise BrokerLostError.
+        """
+        return True
+
     @abc.abstractmethod
     async def now(self) -> float:
         """Return the broker's time, in seconds since the epoch.  It never goes back."""

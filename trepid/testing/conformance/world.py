@@ -29,6 +29,9 @@ OOPS: Final = Failure("ValueError", "oops", "frame 1", attempt=1)
 LATE: Final = (Reply.EXPIRED, Reply.SUPERSEDED)
 """The answers to whom comes late: the first unless the broker has looked at the message since."""
 
+_LESS: Final = (False, "none", "advisory", "session", "emulated", "window", "approximate", "waiting")
+"""Values of capabilities that promise less than the port does."""
+
 BendTime: TypeAlias = Callable[[float], Awaitable[object]]
 MakeBroker: TypeAlias = Callable[[], Broker]
 
@@ -74,7 +77,7 @@ def case(*needs: str, hours: bool = False) -> Callable[[Callable[[World], Awaita
 
 def lacks(capabilities: Capabilities, need: str) -> bool:
     """Whether a broker declares not to have what is needed."""
-    return getattr(capabilities, need) in (False, "none", "advisory")
+    return getattr(capabilities, need) in _LESS
 
 
 @final
