@@ -38,6 +38,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.ports.records import Records
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
@@ -57,6 +58,15 @@ class Session(abc.ABC):
         Meanwhile operations wait a little for its return and then raise BrokerLostError.
         """
         return True
+
+    @property
+    def records(self) -> Records:
+        """The store of small values that this engine lends to engines without one; see ``trepid.ports.records``.
+
+        Raises:
+          UnsupportedError: if it has none (the capability ``records``).
+        """
+        raise self._unsupported("records for another engine")
 
     @abc.abstractmethod
     async def now(self) -> float:

@@ -39,6 +39,7 @@ class Capabilities:
       pause: whether a queue can be paused for all workers.
       same_transaction: whether a job can be enqueued in the caller's own database transaction.
       certain_cancellation: whether a cancelled operation was surely not applied; else it is only safe to repeat.
+      records: whether it can be the second engine of a broker that lacks results, unique keys or cancellation.
       virtual_time: whether it follows a Trio clock such as ``MockClock``.
     """
 
@@ -69,4 +70,5 @@ class Capabilities:
     pause: bool = True
     same_transaction: bool = False
     certain_cancellation: bool = True
+    records: bool = False
     virtual_time: bool = False

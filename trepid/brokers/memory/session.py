@@ -12,6 +12,7 @@ import trio
 
 from trepid.brokers.memory import looking
 from trepid.brokers.memory.ledger import Ledger
+from trepid.brokers.memory.records import MemoryRecords
 from trepid.brokers.memory.shelf import overstays
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
@@ -31,12 +32,7 @@ from trepid.ports.messages import (
 from trepid.rules.life import LEASED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
-_CAPABILITIES = Capabilities(
-    engine="memory",
-    durability="none",
-    durability_proof="messages live in this process",
-    virtual_time=True,
-)
+_CAPABILITIES = Capabilities("memory", "none", "messages live in this process", records=True, virtual_time=True)
 
 
 @final
@@ -54,6 +50,7 @@ class MemoryBroker(Broker):
     def __init__(self, *, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
         self._ledger = Ledger()
+        self.records = MemoryRecords(self.now)
         self._bell = trio.Event()
         self._listeners = 0
         self._question = trio.Event()
@@ -151,6 +148,10 @@ class _MemorySession(Session):
     @property
     def capabilities(self) -> Capabilities:
         return _CAPABILITIES
+
+    @property
+    def records(self) -> MemoryRecords:
+        return self._broker.records
 
     async def now(self) -> float:
         await trio.lowlevel.checkpoint()
