@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from trepid.brokers.sql.rows import NUMBERS, Row, load
 from trepid.brokers.sqlite import statements
-from trepid.brokers.sqlite.rows import NUMBERS, Row, load
 from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK, Transaction
 from trepid.errors import QueueBusyError
 from trepid.rules import lifecycle

@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 from msgspec.structs import replace
 
+from trepid.brokers.sql.rows import load
 from trepid.brokers.sqlite import statements
-from trepid.brokers.sqlite.rows import load
 from trepid.brokers.sqlite.transaction import Transaction
 from trepid.ports.messages import Delivery, Extension, Ref
 from trepid.rules import lifecycle

@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
+from trepid.brokers.sql.rows import NUMBERS, Row, load, read_failure, view
 from trepid.brokers.sqlite import statements
-from trepid.brokers.sqlite.rows import NUMBERS, Row, load, read_failure, view
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats, Ref
 from trepid.rules import lifecycle

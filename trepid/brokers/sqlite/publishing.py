@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from trepid.brokers.sql.rows import NUMBERS
 from trepid.brokers.sqlite import departed, statements
-from trepid.brokers.sqlite.rows import NUMBERS
 from trepid.brokers.sqlite.transaction import WORK, Transaction
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle

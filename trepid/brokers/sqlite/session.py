@@ -11,16 +11,16 @@ from typing import Any, TypeVar, final
 import trio
 from typing_extensions import TypeVarTuple, override
 
+from trepid.brokers.sql.tally import Statistics
+from trepid.brokers.sql.thread import OwnerThread
+from trepid.brokers.sql.waiting import Waiting
 from trepid.brokers.sqlite import guest, keeping, leasing, looking, settling
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Bell, Ringer
 from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
-from trepid.brokers.sqlite.tally import Statistics
-from trepid.brokers.sqlite.thread import OwnerThread
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
-from trepid.brokers.sqlite.waiting import Waiting
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities

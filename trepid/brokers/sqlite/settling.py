@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trepid.brokers.sql.rows import write_failure
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.publishing import publish
-from trepid.brokers.sqlite.rows import write_failure
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transaction
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle

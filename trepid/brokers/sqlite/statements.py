@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trepid.brokers.sqlite.rows import COLUMNS, LIFE_COLUMNS
+from trepid.brokers.sql.rows import COLUMNS, LIFE_COLUMNS
 
 # -------------------------------------------------------------------------------------------------- head and queues
 

@@ -6,26 +6,18 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from trepid.brokers.sql.news import ALL_NEWS as ALL_NEWS
+from trepid.brokers.sql.news import ASKED as ASKED
+from trepid.brokers.sql.news import ENDED_SOMETHING as ENDED_SOMETHING
+from trepid.brokers.sql.news import WORK as WORK
+from trepid.brokers.sql.rows import Row, dump, load
 from trepid.brokers.sqlite import departed, statements
-from trepid.brokers.sqlite.rows import Row, dump, load
 from trepid.errors import UnknownQueueError
 from trepid.rules import lifecycle
 from trepid.rules.life import ENDED, LEASED, Life, Token
 from trepid.rules.publishing import PublishToken
 
 _LAPSED_AT_ONCE = 10_000
-
-
-WORK: Final = 1
-"""News: something may be leased, or will be at an earlier moment than was known."""
-
-ENDED_SOMETHING: Final = 2
-"""News: something has ended."""
-
-ASKED: Final = 4
-"""News: a leased message was asked to stop."""
-
-ALL_NEWS: Final = WORK | ENDED_SOMETHING | ASKED
 
 
 class Transaction:

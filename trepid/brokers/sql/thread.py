@@ -21,8 +21,8 @@ import outcome
 import trio
 from typing_extensions import TypeVarTuple
 
-from trepid.brokers.sqlite.database import Database
-from trepid.brokers.sqlite.tally import Tally
+from trepid.brokers.sql.database import Database
+from trepid.brokers.sql.tally import Tally
 from trepid.errors import BrokerLostError
 
 Tx = TypeVar("Tx")

@@ -1,17 +1,29 @@
-"""Waiting for news in one session: from its own commits, from other sessions' bells, or from a look at the file."""
+"""Waiting for news in one session: from its own commits, from other sessions' bells, or from a look at the store."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import trio
 
-from trepid.brokers.sqlite.doorbell import Bell
-from trepid.brokers.sqlite.transaction import ALL_NEWS, ASKED, ENDED_SOMETHING, WORK
+from trepid.brokers.sql.news import ALL_NEWS, ASKED, ENDED_SOMETHING, WORK
 
 POLL: Final = 0.1
-"""Seconds between looks at the file while somebody waits: the net under the bells."""
+"""Seconds between looks at the store while somebody waits: the net under the bells."""
+
+
+class Bell(Protocol):
+    """What other sessions ring."""
+
+    @property
+    def descriptor(self) -> int | None:
+        """What becomes readable when somebody rings, or None if news come by :meth:`Waiting.tell` alone."""
+        ...
+
+    def heard(self) -> int:
+        """Return what was rung since the last time, a sum of kinds of news."""
+        ...
 
 
 @final
@@ -24,12 +36,16 @@ class Waiting:
       bell: the session's bell.
       look: returns a number that changes when another connection commits.
       version: what it returned when the session was opened.
+      poll: seconds between looks.
     """
 
-    def __init__(self, bell: Bell, look: Callable[[], Awaitable[int]], version: int) -> None:
+    def __init__(
+        self, bell: Bell, look: Callable[[], Awaitable[int]], version: int, *, poll: float | None = None
+    ) -> None:
         self._bell = bell
         self._look = look
         self._version = version
+        self._poll = POLL if poll is None else poll
         self._next_look = 0.0
         self._lot = trio.lowlevel.ParkingLot()
         self._listening: trio.CancelScope | None = None
@@ -57,9 +73,9 @@ class Waiting:
                     await self._lot.park()
 
     async def _listen(self) -> None:
-        """Wait for whatever comes first: a bell, news of this session's own, or the time to look at the file."""
-        if trio.current_time() >= self._next_look + POLL:
-            self._next_look = trio.current_time() + POLL  # nobody has waited for a while
+        """Wait for whatever comes first: a bell, news of this session's own, or the time to look at the store."""
+        if trio.current_time() >= self._next_look + self._poll:
+            self._next_look = trio.current_time() + self._poll  # nobody has waited for a while
         self._listening = scope = trio.CancelScope(deadline=self._next_look)
         news = 0
         try:
@@ -71,7 +87,7 @@ class Waiting:
             news = self._bell.heard()
             # Also where bells ring all the time: who enqueues in his own transaction rings none.
             if trio.current_time() >= self._next_look:
-                self._next_look = trio.current_time() + POLL
+                self._next_look = trio.current_time() + self._poll
                 version = await self._look()
                 if version != self._version:
                     self._version = version
