@@ -16,13 +16,14 @@ class Capabilities:
       durability: what an accepted message survives: nothing, the end of the process, or the loss of power.
       durability_proof: the setting that was read to know it.
       fencing: whether late settlements are surely refused.
-      expiry: who ends a lease that nobody extends: the engine's clock (``lease``), or only the session that took it and,
-        if that is gone, the engine once it has noticed (``session``).
+      expiry: who ends a lease that nobody extends: the engine's clock (``lease``), or only the session that took it,
+        and if that is gone, the engine once it has noticed (``session``).
       priorities: whether priorities are obeyed strictly, as well as the engine allows (``emulated``), or not at all.
       delay: whether delays are kept, and how.
       delay_resolution: how late a due message may be noticed, in seconds.
       ttl: whether a message can expire before its first start.
       deduplication: for how long a repeated publish is recognised: as the port says, in a short window, or never.
+      deduplication_window: how long that window is, in seconds.
       unique_ids: whether an id is held by at most one live message of a queue.
       unique: whether unique keys are kept.
       results: whether results are kept, and in which step.
@@ -53,6 +54,7 @@ class Capabilities:
     delay_resolution: float = 0.0
     ttl: bool = True
     deduplication: Literal["always", "window", "none"] = "always"
+    deduplication_window: float = 120.0
     unique_ids: bool = True
     unique: bool = True
     results: Literal["atomic", "before", "none"] = "atomic"

@@ -121,6 +121,7 @@ def reap(tx: Transaction, limit: int) -> int:
     """Carry out what time has decided, everywhere."""
     moved = sum(tx.observe(tx.queue(name)) for name in tx.queue_names())
     tx.run(statements.DROP_DEPARTED, (tx.now,))
+    tx.run(statements.SWEEP_RECORDS, (tx.now, limit))
     return moved + sweep(tx, limit)
 
 

@@ -11,7 +11,17 @@ from trepid.errors import BrokerFileError
 APPLICATION_ID: Final = 0x54726570
 """``Trep``: what `file` and SQLite's tools find in the header of our files."""
 
-VERSION: Final = 1
+VERSION: Final = 2
+
+_RECORDS: Final = (
+    # What a broker that lacks results keeps here; it has nothing to do with the messages of this file.
+    """CREATE TABLE records (
+        key TEXT PRIMARY KEY,
+        value BLOB NOT NULL,
+        until REAL
+    ) STRICT""",
+    "CREATE INDEX records_until ON records (until) WHERE until IS NOT NULL",
+)
 
 TABLES: Final = (
     # The last place given in the order of publishing, and the latest moment anybody acted on.
@@ -89,9 +99,10 @@ TABLES: Final = (
         until REAL NOT NULL,
         PRIMARY KEY (publisher, page)
     ) STRICT, WITHOUT ROWID""",
+    *_RECORDS,
 )
 
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _RECORDS}
 """From a version, the statements that make the next one of it."""
 
 

@@ -14,12 +14,13 @@ from typing_extensions import TypeVarTuple, override
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
 from trepid.brokers.sql.waiting import Waiting
-from trepid.brokers.sqlite import guest, keeping, leasing, looking, settling
+from trepid.brokers.sqlite import guest, keeping, leasing, looking, records, settling
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Bell, Ringer
 from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.records import SQLiteRecords
 from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
@@ -64,6 +65,9 @@ class SQLiteSession(Session):
         self._reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
         self._waiting: Waiting
         self._turns = [0]
+        self._records = SQLiteRecords(
+            lambda steps: self._write(records.carry_out, steps), lambda steps: self._read(records.look_up, steps)
+        )
         self._capabilities: Capabilities
 
     async def start(self) -> None:
@@ -76,6 +80,7 @@ class SQLiteSession(Session):
             durability_proof=self._writer_engine.proof,
             delay_resolution=0.01,
             same_transaction=True,
+            records=True,
         )
         self._waiting = Waiting(self._bell, self._version, await self._version())
         self._bell.hang()
@@ -103,6 +108,11 @@ class SQLiteSession(Session):
     @override
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    @property
+    @override
+    def records(self) -> SQLiteRecords:
+        return self._records
 
     async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
         self._stay_home()

@@ -144,3 +144,12 @@ PEEK_ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
     WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) AND seq > ?
     ORDER BY seq LIMIT ?"""
+
+# ------------------------------------------------------------------------------------------------------------ records
+
+RECORD: Final = "SELECT value FROM records WHERE key = ? AND (until IS NULL OR until > ?)"
+SET_RECORD: Final = "INSERT OR REPLACE INTO records VALUES (?, ?, ?)"
+DROP_RECORD: Final = "DELETE FROM records WHERE key = ?"
+SWEEP_RECORDS: Final = """
+    DELETE FROM records WHERE key IN
+        (SELECT key FROM records WHERE until IS NOT NULL AND until <= ? ORDER BY until LIMIT ?)"""
