@@ -58,14 +58,18 @@ With ``tls=True`` the port speaks TLS only; its certificate is for 127.0.0.1 and
     async with open_proxy(server.host, server.port) as proxy:
         url = proxy.instead(server.url)     the same URL, through the proxy (proxy.host, proxy.port)
         proxy.reset()                       reset every connection (RST)
-        proxy.refuse(True)                  ... and every new one, at once
+        proxy.hang_up()                     end every connection in order (FIN)
+        proxy.refuse(True)                  reset new connections at once; the open ones live
         proxy.black_hole(True)              pass nothing more; black_hole(True, "requests") or "replies": one direction
         proxy.slice(1)                      in pieces of this many bytes, both ways; slice(None) ends it
         proxy.delay(0.2)                    latency of each direction, in seconds; order and pipelining are kept
         proxy.bandwidth(10_000)             bytes per second of each direction of a connection; None ends it
         proxy.drop_replies_after(n)         n more bytes of replies pass (over all connections), the rest is swallowed
+        proxy.drop_replies_after(0, then_reset=True)   once: the next reply is lost, and its connection reset
+        proxy.cut_requests_after(n)         once: n more bytes of requests pass, then the connection is reset
         proxy.connections, .accepted        how many are open, how many there have been
-        await proxy.until(lambda: proxy.dropped)   wait for what the proxy counts: requests, replies, dropped (bytes)
+        proxy.requests, .replies, .dropped  bytes that have passed; bytes of replies that were swallowed
+        await proxy.until(lambda: proxy.dropped)       wait for what the proxy counts (10 s, then TooSlowError)
 
 Use it for one test, in one task; leaving the block closes everything.
 """
