@@ -1,0 +1,1 @@
+"""Native Trio connections to servers: one skeleton, and one protocol each on top of it."""

@@ -1,0 +1,126 @@
+"""Supervision: a connection that is lost is made again, for as long as somebody wants it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Generic, Protocol, TypeVar, final
+
+import trio
+
+from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.wire.household import open_household
+
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+_PATIENCE: Final = 1.0
+"""Seconds that an operation waits for the server's return before it raises."""
+
+
+class Lossy(Protocol):
+    """What a supervisor asks of a connection."""
+
+    async def wait_lost(self) -> BrokerLostError:
+        """Wait until the connection is lost, and return why."""
+        ...
+
+
+C = TypeVar("C", bound=Lossy)
+
+
+def pause_before(attempt: int, draw: float) -> float:
+    """Return the seconds to wait before the *attempt*-th try to connect again, from 0; *draw* is from 0 to 1.
+
+    Doubling from 50 ms to 1 s, jittered by half: many clients of one server that returns do not come all at once.
+    """
+    return min(_FIRST_PAUSE * 2.0 ** min(attempt, 16), _LONGEST_PAUSE) * (0.5 + draw / 2)
+
+
+@final
+class Supervisor(Generic[C]):
+    """Keeps one connection.  Made by :func:`open_supervised`."""
+
+    def __init__(self, dial: Callable[[], AbstractAsyncContextManager[C]]) -> None:
+        self._dial = dial
+        self._connection: C | None = None
+        self._error = BrokerLostError("not connected yet")
+        self._change = trio.Event()
+        self.losses = 0
+        """How often the connection was lost."""
+
+    @property
+    def current(self) -> C | None:
+        """The connection, or None while there is none."""
+        return self._connection
+
+    async def connection(self) -> C:
+        """Return the connection; while there is none, wait a second for it.  A checkpoint only if it waits.
+
+        Raises:
+          BrokerLostError: if the server does not return in that time.
+        """
+        if self._connection is None:
+            with trio.move_on_after(_PATIENCE):  # noqa: ASYNC912 - entered only if there is to wait
+                while self._connection is None:
+                    await self._change.wait()
+        if self._connection is None:
+            raise BrokerLostError(*self._error.args)
+        return self._connection  # noqa: ASYNC910 - every use of a connection is a checkpoint, and this is on its way
+
+    async def changed(self) -> None:
+        """Wait until the connection is made or lost."""
+        await self._change.wait()
+
+    def _set(self, connection: C | None) -> None:
+        self._connection = connection
+        change, self._change = self._change, trio.Event()
+        change.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, and connect again after every loss, until cancelled.
+
+        Raises:
+          BrokerLostError, BrokerRefusedError: what the very first attempt raised; later ones are only tried again.
+        """
+        attempt, started = 0, False
+        while True:
+            try:
+                async with self._dial() as connection:
+                    self._set(connection)
+                    if not started:
+                        started = True
+                        task_status.started()
+                    attempt = 0
+                    try:
+                        self._error = await connection.wait_lost()
+                    finally:
+                        self._set(None)
+                    self.losses += 1
+            except (BrokerLostError, BrokerRefusedError) as exc:
+                if not started:
+                    raise
+                self._error = BrokerLostError(str(exc))
+            await trio.sleep(pause_before(attempt, random.random()))  # noqa: S311 - no secret
+            attempt += 1
+
+
+@asynccontextmanager
+async def open_supervised(
+    dial: Callable[[], AbstractAsyncContextManager[C]],
+) -> AsyncGenerator[Supervisor[C], None]:
+    """Connect, and keep the connection for the length of the block.
+
+    Args:
+      dial: connects, shakes hands and prepares (declares topology, loads scripts), and closes in an orderly way, for a
+        bounded time, when its block is left.
+
+    Raises:
+      BrokerLostError, BrokerRefusedError: if the first attempt fails; bare.
+
+    The body's exception is never wrapped in a group.
+    """
+    supervisor = Supervisor(dial)
+    async with open_household() as household:
+        await household.start(supervisor.run)
+        yield supervisor
