@@ -1,22 +1,39 @@
-"""A storm: worker processes on one file, killed with SIGKILL at random moments, and the account of what happened."""
+"""A storm: worker processes, and their server, killed at random moments, and the account of what happened."""
 
 from __future__ import annotations
 
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
-from collections import Counter
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
 
 import trepid
+from tests.chaos.logbook import Logbook
 from tests.chaos.storm_worker import BRAVE
 
-_AT_ONCE = 500
+_AT_ONCE = 250
+
+
+@attrs.frozen
+class Theatre:
+    """Where a storm takes place.
+
+    Attributes:
+      url: of the broker.
+      server: what can be killed and started again, or None for an engine without one.
+      audit: looks for damage when all is over, and returns what it found.
+    """
+
+    url: str
+    server: Any = None
+    audit: Callable[[], str] = lambda: "ok"
 
 
 @attrs.frozen
@@ -24,21 +41,30 @@ class Account:
     """What became of a storm's jobs.
 
     Attributes:
-      lost: jobs that are not done.
+      lost: jobs that never came to their end.
+      left: messages that are still waiting or leased when all is over.
+      dead: messages that were given up.
       executions: how often jobs were started, all told.
       extra: starts beyond the first of their job.
-      unexplained: extra starts that no kill explains.
-      kills: workers that were killed.
-      integrity: what SQLite says of the file.
+      unexplained: extra starts that no kill and no outage explains.
+      republished: jobs whose publish had to be repeated, on an engine that cannot recognise that.
+      workers_killed, servers_killed: how many.
+      audit: what the audit found.
+      resumed: seconds from the server's return to the next end of a job, for each outage.
       seconds: how long it took.
     """
 
     lost: tuple[str, ...]
+    left: int
+    dead: int
     executions: int
     extra: int
     unexplained: tuple[str, ...]
-    kills: int
-    integrity: str
+    republished: int
+    workers_killed: int
+    servers_killed: int
+    audit: str
+    resumed: tuple[float, ...]
     seconds: float
 
 
@@ -46,14 +72,14 @@ class Account:
 class Crew:
     """The worker processes of a storm."""
 
-    database: Path
+    url: str
     logs: Path
     processes: list[subprocess.Popen[bytes]] = attrs.Factory(list)
-    killed: set[int] = attrs.Factory(set)
+    killed: dict[int, float] = attrs.Factory(dict)
 
     def hire(self) -> None:
         """Start a worker process."""
-        command = [sys.executable, "-m", "tests.chaos.storm_worker", str(self.database), str(self.logs)]
+        command = [sys.executable, "-m", "tests.chaos.storm_worker", self.url, str(self.logs)]
         self.processes.append(subprocess.Popen(command))
 
     def kill(self, rng: random.Random) -> None:
@@ -61,9 +87,9 @@ class Crew:
         victim = rng.choice(self.processes)
         self.processes.remove(victim)
         assert victim.poll() is None, f"a worker ended by itself with {victim.returncode}"
+        self.killed[victim.pid] = time.time()
         victim.send_signal(signal.SIGKILL)
         victim.wait()
-        self.killed.add(victim.pid)
         self.hire()
 
     def dismiss(self) -> None:
@@ -72,76 +98,128 @@ class Crew:
             process.send_signal(signal.SIGTERM)
         for process in self.processes:
             try:
-                process.wait(60)
+                code = process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
-
-    def starts(self) -> dict[str, list[int]]:
-        """Return which processes started each job, in no order."""
-        starts: dict[str, list[int]] = {}
-        for log in self.logs.iterdir():
-            for line in log.read_text().splitlines():
-                starts.setdefault(line, []).append(int(log.name))
-        return starts
+            assert code in (0, 128 + signal.SIGTERM, -signal.SIGTERM), f"a worker ended by itself with {code}"
 
 
-async def storm(folder: Path, *, jobs: int, workers: int, kills: int, seed: int) -> Account:
-    """Run *jobs* jobs on *workers* processes, and kill *kills* of them while they work."""
+@attrs.define
+class Storm:
+    """One storm, while it blows."""
+
+    theatre: Theatre
+    crew: Crew
+    book: Logbook
+    ids: list[str]
+    rng: random.Random
+    outages: list[tuple[float, float]] = attrs.Factory(list)
+    resumed: list[float] = attrs.Factory(list)
+    republished: set[str] = attrs.Factory(set)
+
+    async def publish(self, connection: trepid.Connection, ids: list[str]) -> None:
+        """Enqueue, whatever happens to the server."""
+        for first in range(0, len(ids), _AT_ONCE):
+            batch = ids[first : first + _AT_ONCE]
+            jobs = [BRAVE.job(number).options(id=id) for number, id in enumerate(batch)]
+            while True:
+                try:
+                    await connection.enqueue_many(jobs)
+                except trepid.BrokerLostError:
+                    # Nobody knows what of it was stored; where the engine cannot tell, it is stored again.
+                    self.republished |= set(batch)
+                    await trio.sleep(0.2)
+                else:
+                    break
+
+    async def until(self, number: int) -> None:
+        """Wait until so many jobs have ended."""
+        with trio.fail_after(240):
+            while self.book.read_on() < number:
+                await trio.sleep(0.02)
+
+    async def kill_server(self) -> None:
+        """Kill the server, leave it dead for a moment, start it again, and see that work goes on."""
+        server = self.theatre.server
+        gone = time.time()
+        await trio.to_thread.run_sync(server.kill)
+        await trio.sleep(self.rng.uniform(0.0, 1.0))
+        await trio.to_thread.run_sync(server.start)
+        back = time.time()
+        # What was in flight when it went may come to light until the leases of that time have ended.
+        self.outages.append((gone, back))
+        with trio.fail_after(60):
+            while self.book.read_on() < len(self.ids) and self.book.last_end <= back:
+                await trio.sleep(0.01)
+        self.resumed.append(max(0.0, self.book.last_end - back))
+
+
+async def storm(
+    folder: Path, theatre: Theatre, *, jobs: int, workers: int, kills: int, server_kills: int = 0, seed: int
+) -> Account:
+    """Run *jobs* jobs on *workers* processes; kill *kills* of them, and *server_kills* times the server, meanwhile.
+
+    Half of the jobs are there before anybody works; the others are enqueued during the storm.
+    """
     rng = random.Random(seed)
-    logs = folder / "starts"
+    logs = folder / "logs"
     logs.mkdir()
-    crew = Crew(folder / "jobs.db", logs)
+    ids = [f"job-{number}" for number in range(jobs)]
+    blow = Storm(theatre, Crew(theatre.url, logs), Logbook(logs), ids, rng)
     began = trio.current_time()
-    async with trepid.open_connection(f"sqlite:{crew.database}") as connection:
+    async with trepid.open_connection(theatre.url) as connection:
         await connection.declare("default")
-        handles = []
-        for first in range(0, jobs, _AT_ONCE):
-            numbers = range(first, min(first + _AT_ONCE, jobs))
-            handles += await connection.enqueue_many([BRAVE.job(number) for number in numbers])
+        await blow.publish(connection, ids[: jobs // 2])
+        strokes = [blow.crew.kill] * kills + [blow.kill_server] * server_kills
+        rng.shuffle(strokes)
         try:
             for _ in range(workers):
-                crew.hire()
-            for n in range(kills):
-                # The kills are spread over the work, wherever that has got to, at moments that nobody chose.
-                await _until_done(connection, jobs * n // (kills + 1))
-                await trio.sleep(rng.uniform(0.0, 0.4))
-                crew.kill(rng)
-            await _until_done(connection, jobs)
+                blow.crew.hire()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(blow.publish, connection, ids[jobs // 2 :])
+                for n, stroke in enumerate(strokes):
+                    # Spread over the work, wherever that has got to, at moments that nobody chose.
+                    await blow.until(jobs * n // (len(strokes) + 1))
+                    await trio.sleep(rng.uniform(0.0, 0.4))
+                    await (stroke() if stroke == blow.kill_server else _soon(stroke, rng))
+            await blow.until(jobs)
+            left = await _left(connection)
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 90):
-                await trio.to_thread.run_sync(crew.dismiss)
-        lost = [handle.id for handle in handles if (await handle.status()).state is not trepid.State.DONE]
-    return _account(crew, lost, trio.current_time() - began)
+                await trio.to_thread.run_sync(blow.crew.dismiss)
+        stats = await connection.stats()
+    return _account(blow, left, stats.dead, trio.current_time() - began)
 
 
-async def _until_done(connection: trepid.Connection, number: int) -> None:
-    with trio.fail_after(240):
-        while (stats := await connection.stats()).done < number:
-            assert stats.dead == 0, "a job was given up"
-            await trio.sleep(0.02)
+async def _soon(stroke: Callable[[random.Random], None], rng: random.Random) -> None:
+    stroke(rng)
+    await trio.lowlevel.checkpoint()
 
 
-def _account(crew: Crew, lost: list[str], seconds: float) -> Account:
-    starts = crew.starts()
-    counts = Counter({id: len(pids) for id, pids in starts.items()})
-    unexplained = []
-    for id, pids in starts.items():
-        survivors = [pid for pid in pids if pid not in crew.killed]
-        # A start is repeated only because its worker was killed; a process that lives repeats nothing.
-        if len(survivors) > 1 or max(Counter(pids).values()) > 1:
-            unexplained.append(id)
-    database = sqlite3.connect(crew.database)
-    try:
-        [integrity] = database.execute("PRAGMA integrity_check").fetchone()
-    finally:
-        database.close()
+async def _left(connection: trepid.Connection) -> int:
+    """Wait until every verdict has reached the broker, and return what is left if some never do."""
+    with trio.move_on_after(30):
+        while (await connection.stats()).live:
+            await trio.sleep(0.05)
+    return (await connection.stats()).live
+
+
+def _account(blow: Storm, left: int, dead: int, seconds: float) -> Account:
+    blow.book.read_on()
+    started = {start.id for start in blow.book.starts}
+    unexplained = blow.book.unexplained(blow.crew.killed, blow.outages, blow.republished)
     return Account(
-        tuple(lost),
-        counts.total(),
-        counts.total() - len(starts),
-        tuple(unexplained),
-        len(crew.killed),
-        integrity,
-        seconds,
+        lost=tuple(sorted(set(blow.ids) - blow.book.ended)),
+        left=left,
+        dead=dead,
+        executions=len(blow.book.starts),
+        extra=len(blow.book.starts) - len(started),
+        unexplained=tuple(sorted({start.id for start in unexplained})),
+        republished=len(blow.republished),
+        workers_killed=len(blow.crew.killed),
+        servers_killed=len(blow.outages),
+        audit=blow.theatre.audit(),
+        resumed=tuple(round(each, 2) for each in blow.resumed),
+        seconds=round(seconds, 1),
     )

@@ -1,6 +1,6 @@
 """A worker process of the storm: every execution is written down before anything else happens.
 
-Run as ``python -m tests.chaos.storm_worker DATABASE LOG_FOLDER``; it is killed, never asked.
+Run as ``python -m tests.chaos.storm_worker URL LOG_FOLDER``; it is killed, or told to stop.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from pathlib import Path
 
 import trio
@@ -19,11 +20,16 @@ LEASE = 5.0
 _log: int = -1
 
 
-async def brave(ctx: trepid.Context, number: int) -> int:
-    """Write down that it runs, and take a moment."""
+def _note(what: str, id: str) -> None:
     # One unbuffered write: it is on record even if the next instruction never happens.
-    os.write(_log, f"{ctx.job.id}\n".encode())
+    os.write(_log, f"{what} {id} {time.time():.6f}\n".encode())
+
+
+async def brave(ctx: trepid.Context, number: int) -> int:
+    """Write down that it runs, take a moment, and write down that it has ended."""
+    _note("start", ctx.job.id)
     await trio.sleep(random.uniform(0.0, 0.2))
+    _note("end", ctx.job.id)
     return number
 
 
@@ -33,9 +39,9 @@ BRAVE = trepid.Actor(brave, max_crashes=100)
 def main() -> None:
     """Work until killed."""
     global _log  # noqa: PLW0603 - one process, one log
-    path, folder = sys.argv[1:]
+    url, folder = sys.argv[1:]
     _log = os.open(Path(folder) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    trepid.run(trepid.Worker(BRAVE, tasks_limit=30, lease=LEASE), f"sqlite:{path}")
+    trepid.run(trepid.Worker(BRAVE, tasks_limit=30, lease=LEASE), url)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ async def test_a_certificate_for_somebody_else(nursery, certificates):
     port = await serve_tls(nursery, certificates)
     endpoint = Endpoint("echo://here", host="127.0.0.2", port=port, tls=certificates.context())
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        with pytest.raises(BrokerRefusedError, match="echo://here: its certificate does not hold: .*127.0.0.2"):
+        with pytest.raises(BrokerRefusedError, match=r"echo://here: its certificate does not hold: .*127\.0\.0\.2"):
             await endpoint.encrypted(stream)
 
 
@@ -96,7 +96,7 @@ async def test_a_server_that_hangs_up_in_the_handshake(nursery, certificates):
         await stream.aclose()
 
     port = await serve(nursery, hang_up)
-    with pytest.raises((BrokerLostError, BrokerRefusedError), match="echo://here: .*TLS"):
+    with pytest.raises((BrokerLostError, BrokerRefusedError), match=r"echo://here: .*TLS"):
         await Endpoint("echo://here", port=port, tls=certificates.context()).connect()
 
 

@@ -1,0 +1,75 @@
+"""What the workers of a storm wrote down, and what of it needs an explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen(order=True)
+class Start:
+    """An execution began."""
+
+    at: float
+    process: int
+    id: str
+
+
+@attrs.define
+class Logbook:
+    """The notes of all workers, read on as they are written.
+
+    Attributes:
+      starts: every execution.
+      ended: the jobs that came to their end at least once.
+    """
+
+    folder: Path
+    starts: list[Start] = attrs.Factory(list)
+    ended: set[str] = attrs.Factory(set)
+    last_end: float = 0.0
+    _read: dict[str, int] = attrs.Factory(dict)
+
+    def read_on(self) -> int:
+        """Read what is new, and return how many jobs have ended."""
+        for log in self.folder.iterdir():
+            with log.open() as file:
+                file.seek(self._read.get(log.name, 0))
+                while (line := file.readline()).endswith("\n"):
+                    self._read[log.name] = file.tell()
+                    what, id, at = line.split()
+                    if what == "start":
+                        self.starts.append(Start(float(at), int(log.name), id))
+                    else:
+                        self.ended.add(id)
+                        self.last_end = max(self.last_end, float(at))
+        return len(self.ended)
+
+    def unexplained(
+        self, killed: dict[int, float], outages: Iterable[tuple[float, float]], repeated: Iterable[str]
+    ) -> list[Start]:
+        """Return the repeated starts that nothing explains.
+
+        A job is started again because the process that had it was killed, or because the server was away while it ran
+        or was to be settled, or because its publish had to be repeated and the engine cannot recognise that.
+
+        Args:
+          killed: when each killed process was killed.
+          outages: when the server was killed, and when it was back.
+          repeated: the ids whose publish was repeated.
+        """
+        outages, repeated = list(outages), set(repeated)
+        by_job: dict[str, list[Start]] = {}
+        for start in sorted(self.starts):
+            by_job.setdefault(start.id, []).append(start)
+        found = []
+        for id, starts in by_job.items():
+            for before, after in pairwise(starts):
+                died = killed.get(before.process, float("inf")) <= after.at
+                away = any(gone <= after.at and back >= before.at for gone, back in outages)
+                if not died and not away and id not in repeated:
+                    found.append(after)
+        return found
