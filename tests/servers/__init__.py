@@ -38,7 +38,8 @@ thread: ``await trio.to_thread.run_sync(server.restart)``.  ``kill``, ``pause`` 
 
     own_redis(durable=True, password=None, users=None, tls=False, unix=False, replica_of=None, sentinel_of=None,
               options={"maxmemory": "2mb"})
-        .command("CONFIG", "SET", "appendonly", "no")  redis-cli; .new_database(); .database_url(number); .socket_path
+        .command("CONFIG", "SET", "appendonly", "no")  redis-cli, check=False for errors as answers;
+        .new_database(); .database_url(number); .socket_path
         users={"worker": ">secret ~* &* +@all"}; a sentinel calls what it watches "primary"
     own_postgres(durable=True, password=False, tls=False, standby_of=None,
                  options={"default_transaction_read_only": "on"})

@@ -32,7 +32,7 @@ class Nats(Server):
         self._program = find_program("nats-server", "nats-server")
         self._secure = tls
         self._user, self._password, self._token, self._nkey = user, password, token, nkey
-        self._jetstream, self._options = jetstream, options or {}
+        self._jetstream, self._options = jetstream, {"lame_duck_grace_period": "500ms", **(options or {})}
         self.route_port = self.monitor_port = None
         self._peers = []
 
@@ -70,7 +70,7 @@ class Nats(Server):
 
     def info(self):
         """Return what the server says of itself to everybody who connects (its INFO), without logging in."""
-        with socket.create_connection((self.host, self.port), timeout=2) as connection:
+        with socket.create_connection((self.host, self.port), timeout=1) as connection:
             said = b""
             while not said.endswith(b"\r\n"):
                 if not (chunk := connection.recv(65_536)):

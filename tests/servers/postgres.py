@@ -51,6 +51,7 @@ def run(arguments, *, folder, timeout=60):
         text=True,
         check=False,
         cwd=folder,
+        env={**os.environ, "HOME": str(folder)},
         timeout=timeout,
         **extra,
     )

@@ -151,8 +151,15 @@ class RabbitMQ(Server):
     def is_ready(self):
         try:
             with self.connect(timeout=2) as connection:
+                # The answer is the method Connection.Start (the port opens before); in it is the name of the node,
+                # which tells it from a stranger on the same port.
                 connection.sendall(b"AMQP\0\0\x09\x01")
-                return connection.recv(1) == b"\x01"  # the method Connection.Start; the port opens before
+                said = b""
+                while len(said) < 7 or len(said) < 8 + int.from_bytes(said[3:7]):
+                    if not (chunk := connection.recv(4096)):
+                        return False
+                    said += chunk
+                return said[:1] == b"\x01" and self._node.partition("@")[0].encode() + b"@" in said
         except OSError:
             return False
 

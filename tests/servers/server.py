@@ -110,6 +110,8 @@ class Server:
         """Start the server on the data that it has, and return when it answers in its own protocol."""
         if self.running:
             raise ServerError(f"{self.name} runs already")
+        if self._process is not None:  # it ended, and not through us
+            self._gone()
         deadline = time.monotonic() + self.start_within
         while not self._started(deadline):
             # Somebody else was quicker.  Where clients may know the port already, it must be this one.
@@ -198,7 +200,7 @@ class Server:
             if number == signal.SIGKILL:
                 os.killpg(self.pid, number)
             elif self.running:
-                os.kill(self.pid, signal.SIGCONT)
+                self.resume()
                 os.kill(self.pid, number)
         try:
             self._process.wait(timeout=self.stop_within)
