@@ -1,0 +1,15 @@
+"""Places on the shared servers that nobody else uses."""
+
+import itertools
+
+SERVERS = ("redis", "postgres", "rabbitmq", "nats")
+ENGINES = ("memory", "sqlite", *SERVERS)
+_NUMBERS = itertools.count(1)
+
+
+def fresh_url(name, request):
+    """Return the shared server of an engine, and the URL of a place on it that is new."""
+    server = request.getfixturevalue(f"{name}_server")
+    if name in ("redis", "postgres"):
+        return server, server.new_database()
+    return server, f"{server.url}?prefix=place{next(_NUMBERS)}"
