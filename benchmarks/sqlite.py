@@ -7,76 +7,22 @@ loss of power may cost jobs or the file; with ``fsync=True`` it waits, as Trepid
 
 from __future__ import annotations
 
-import argparse
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import trio
-
-import trepid
-from benchmarks.actors import KEPT, NOOP
-from benchmarks.harness import Stopwatch, database, interleaved, report, run
-
-SLOTS = 100
+from benchmarks.engine import Fresh, measure
+from benchmarks.harness import Measure, Stopwatch, database
 
 
-async def _fill(connection: trepid.Connection, actor: trepid.Actor[[], None], jobs: int) -> None:
-    await connection.declare("default")
-    job = actor.job()
-    for _ in range(0, jobs, 1000):
-        await connection.enqueue_many([job] * 1000)
-
-
-async def enqueue_bulk(jobs: int) -> float:
-    """Return messages per second, enqueued 1000 at a time."""
-    with database() as path:
-        async with trepid.open_connection(f"sqlite:{path}") as connection:
-            watch = Stopwatch()
-            await _fill(connection, NOOP, jobs)
-            return watch.rate(jobs)
-
-
-async def enqueue_single(jobs: int) -> float:
-    """Return messages per second, enqueued one after the other."""
-    with database() as path:
-        async with trepid.open_connection(f"sqlite:{path}") as connection:
-            await connection.declare("default")
-            watch = Stopwatch()
-            for _ in range(jobs):
-                await connection.enqueue(NOOP.job())
-            return watch.rate(jobs)
-
-
-async def enqueue_tasks(jobs: int) -> float:
-    """Return messages per second, enqueued one by one by 100 tasks at once."""
-    with database() as path:
-        async with trepid.open_connection(f"sqlite:{path}") as connection:
-            await connection.declare("default")
-
-            async def some() -> None:
-                for _ in range(jobs // 100):
-                    await connection.enqueue(NOOP.job())
-
-            watch = Stopwatch()
-            async with trio.open_nursery() as nursery:
-                for _ in range(100):
-                    nursery.start_soon(some)
-            return watch.rate(jobs)
-
-
-async def drain(actor: trepid.Actor[[], None], jobs: int) -> float:
-    """Return messages per second of a worker that drains a full queue."""
-    with database() as path:
-        async with trepid.open_connection(f"sqlite:{path}") as connection:
-            await _fill(connection, actor, jobs)
-            watch = Stopwatch()
-            worker = trepid.Worker(actor, tasks_limit=SLOTS, messages_limit=jobs)
-            done = await worker.run(connection)
-            rate = watch.rate(jobs)
-            assert done.succeeded == jobs
-            return rate
+@contextmanager
+def places() -> Iterator[Fresh]:
+    """Yield a function that returns the URL of a new database file each time; they are removed at the end."""
+    with ExitStack() as files:
+        yield lambda: f"sqlite:{files.enter_context(database())}"
 
 
 def huey(path: Path, *, fsync: bool) -> tuple[Any, Any]:
@@ -142,34 +88,18 @@ def huey_consumer(jobs: int) -> float:
 
 def main() -> None:
     """Measure and print."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--jobs", type=int, default=20_000)
-    options.add_argument("--few", type=int, default=1000, help="for what is done one by one")
-    options.add_argument("--rounds", type=int, default=5)
-    chosen = options.parse_args()
-    jobs, few = chosen.jobs, chosen.few
-    figures = interleaved(
-        {
-            "huey, storage alone, not durable": lambda: huey_drain(few, fsync=False),
-            "huey, storage alone, fsync": lambda: huey_drain(few, fsync=True),
-            "huey, its consumer, fsync": lambda: huey_consumer(few),
-            "trepid, nothing kept": run(lambda: drain(NOOP, jobs)),
-            "trepid, results kept for a day": run(lambda: drain(KEPT, jobs)),
-        },
-        chosen.rounds,
-    )
-    report(f"SQLite, drain, no-op jobs, {SLOTS} slots", "per second", figures, "huey, storage alone, fsync")
-    figures = interleaved(
-        {
-            "huey, not durable": lambda: huey_enqueue(few, fsync=False),
-            "huey, fsync": lambda: huey_enqueue(few, fsync=True),
-            "trepid, one by one": run(lambda: enqueue_single(few)),
-            "trepid, 100 tasks": run(lambda: enqueue_tasks(jobs)),
-            "trepid, 1000 at a time": run(lambda: enqueue_bulk(jobs)),
-        },
-        chosen.rounds,
-    )
-    report("SQLite, enqueue", "per second", figures, "huey, fsync")
+    few = 1000
+    raw_drain: dict[str, Measure] = {
+        "huey, storage alone, fsync": lambda: huey_drain(few, fsync=True),
+        "huey, storage alone, not durable": lambda: huey_drain(few, fsync=False),
+        "huey, its consumer, fsync": lambda: huey_consumer(few),
+    }
+    raw_enqueue: dict[str, Measure] = {
+        "huey, fsync": lambda: huey_enqueue(few, fsync=True),
+        "huey, not durable": lambda: huey_enqueue(few, fsync=False),
+    }
+    with places() as fresh:
+        measure("SQLite", fresh, raw_drain, raw_enqueue)
 
 
 if __name__ == "__main__":
