@@ -1,6 +1,8 @@
 """A broker in trouble: verdicts are sent again, intake recovers, and no job outlives its lease."""
 
 import itertools
+import math
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -11,6 +13,7 @@ from tests.runtime.stage import TroubledBroker, idle, working
 from trepid.ports.events import JobEnded, WorkerTroubled
 from trepid.rules.life import Reply
 from trepid.runtime.settling import pause_after
+from trepid.testing import Faults, FaultyBroker, request_lost
 
 TROUBLES = [trepid.BrokerLostError, trepid.BrokerBusyError, trepid.BrokerFullError]
 
@@ -50,7 +53,7 @@ async def test_a_verdict_is_sent_until_it_arrives(broker, connection, autojump_c
         assert (await running.wait_stopped()).succeeded == 1
     assert await handle.result() == "slept"
     assert (await handle.status()).crashes == 0, "renewals went on meanwhile"
-    assert broker.trouble.calls["settle"] < 40, "it backs off"
+    assert broker.trouble.calls["settle"] < 70, "it backs off"
 
 
 async def test_a_broker_that_hangs_over_verdicts_is_asked_again(broker, connection, autojump_clock):
@@ -118,7 +121,7 @@ async def test_unsettled_verdicts_do_not_pile_up(broker, connection, autojump_cl
 
 
 def test_the_pauses_stay_short_however_long_the_trouble_lasts():
-    assert all(2.5 <= pause_after(troubles) <= 5.0 for troubles in (10, 1_023, 1_024, 1_000_000))
+    assert all(1.0 <= pause_after(troubles) <= 2.0 for troubles in (10, 1_023, 1_024, 1_000_000))
 
 
 @pytest.mark.parametrize("trouble", TROUBLES)
@@ -128,12 +131,12 @@ async def test_intake_backs_off_and_recovers(broker, connection, autojump_clock,
         await trio.sleep(100)
         assert not running.statistics().ready
         asked = broker.trouble.times("lease")
-        assert len(asked) < 50
+        assert len(asked) < 110
         pauses = [after - before for before, after in itertools.pairwise(asked)]
-        assert max(pauses) <= 5.0
+        assert max(pauses) <= 2.0
         assert pauses[0] <= 0.1
         broker.trouble.fail.clear()
-        await trio.sleep(6)
+        await trio.sleep(2.1)
         assert running.statistics().ready, "ready although there is nothing to do"
         handle = await connection.enqueue(SLEEPER.job(1))
         await handle.wait()
@@ -327,3 +330,80 @@ async def test_the_push_of_cancels_survives_trouble(broker, connection, autojump
         await other.cancel()
         await other.wait()
         assert trio.current_time() == before
+
+
+# ------------------------------------------------------------------------------------------ the broker is away
+
+
+@asynccontextmanager
+async def with_faults():
+    faults = Faults()
+    async with trepid.open_connection(FaultyBroker(trepid.MemoryBroker(), faults)) as connection:
+        await connection.declare("default")
+        yield connection, faults
+
+
+@pytest.mark.parametrize("away", [0.5, 3, 60, 600])
+async def test_a_worker_is_not_ready_while_the_broker_is_away_and_soon_after(away, autojump_clock):
+    async with with_faults() as (connection, faults), working(trepid.Worker(SLEEPER), connection) as running:
+        await idle()
+        assert running.statistics().ready
+        # The lease call that waits is the engine's to end; here it was waiting for a message before the loss.
+        await connection.enqueue(SLEEPER.job(0))
+        faults.away(away)
+        assert not running.statistics().ready, "at once, whatever is under way"
+        await trio.sleep(away + 2.1)
+        assert running.statistics().ready
+        handle = await connection.enqueue(SLEEPER.job(0))
+        with trio.fail_after(0.5):
+            assert await handle.result() == "slept"
+
+
+async def test_a_worker_does_not_start_while_the_broker_is_away(autojump_clock):
+    async with with_faults() as (connection, faults):
+        faults.away(60)
+        with pytest.raises(trepid.BrokerLostError):
+            await trepid.Worker(SLEEPER).run(connection)
+        assert trio.current_time() < 1
+
+
+async def test_a_worker_does_not_wait_for_ever_to_declare(broker, connection, autojump_clock):
+    broker.trouble.hang.add("declare")
+    with pytest.raises(trepid.BrokerLostError, match="30 s"):
+        await trepid.Worker(SLEEPER).run(connection)
+
+
+async def test_a_job_that_enqueues_waits_and_its_timeout_bounds_that(autojump_clock):
+    async def parent(ctx: trepid.Context) -> str:
+        return (await ctx.connection.enqueue(SLEEPER.job(0))).id
+
+    actor = trepid.Actor(parent, timeout=5)
+    async with with_faults() as (connection, faults):
+        patient, stopped = [await connection.enqueue(actor.job()) for _ in range(2)]
+        faults.next("publish", request_lost(), times=2)
+        async with working(trepid.Worker(actor, SLEEPER, tasks_limit=1), connection):
+            assert await patient.result()
+            faults.next("publish", request_lost(), times=math.inf)
+            with pytest.raises(trepid.JobFailedError, match="TimeoutError"):
+                await stopped.result()
+            faults.clear()
+
+
+async def test_requests_about_strangers_do_not_keep_a_worker_busy(connection, autojump_clock):
+    # A lease of this worker that it never heard of, and which somebody wants to be cancelled.
+    async with working(trepid.Worker(SLEEPER, queues=["other"]), connection) as running:
+        await idle()
+        await connection.enqueue(SLEEPER.job(0))
+        owner = running.statistics().owner
+        [stranger] = await connection.session.lease(["default"], 1, 100, owner=owner)
+        await connection.session.cancel("default", [stranger.id], "no")
+        real, times = connection.session.asked, []
+
+        async def asked(*args, **kwargs):
+            times.append(trio.current_time())
+            return await real(*args, **kwargs)
+
+        connection.session.asked = asked
+        await trio.sleep(10)
+        assert 30 < len(times) < 60
+        assert max(after - before for before, after in itertools.pairwise(times)) < 0.26

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, final
 
 import attrs
-import trio
 from typing_extensions import TypeVar
 
 from trepid.connection.handle import JobHandle
-from trepid.connection.urls import broker_at
-from trepid.errors import UniqueConflictError, UnknownQueueError, UnsupportedError
+from trepid.connection.pages import Messages
+from trepid.connection.patience import Patience
+from trepid.errors import UniqueConflictError, UnknownQueueError
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
-from trepid.ports.messages import MessageView, Publication, QueueStats
+from trepid.ports.messages import Publication, QueueStats
 from trepid.rules.life import ENDED, READY, SCHEDULED, State
 from trepid.rules.publishing import Published, Publishing
 from trepid.values import codec
@@ -38,13 +37,19 @@ class Connection:
     """An open broker.  Made by :func:`open_connection`.
 
     Several tasks may use one connection at once, and any number of workers may run on it.  Every async method is a
-    checkpoint.  Cancelled, it was not applied: memory and SQLite can always say so.
+    checkpoint.  Cancelled, it was not applied, if the capability ``certain_cancellation`` says so (memory, SQLite);
+    elsewhere it may have been, and may be repeated.
+
+    While the broker is away, what may be repeated waits for it: enqueuing, declaring, pausing and resuming, and all
+    that only looks; ``trio.fail_after`` bounds it.  ``flush``, ``delete``, ``requeue`` and ``purge`` raise
+    BrokerLostError.
     """
 
     _broker: Broker
     session: Session = attrs.field(repr=False)
     """The broker port, for workers and for tools; programs hardly need it."""
     # A publish is named by who publishes and a number; generated ids are the same pair as text, and sort well.
+    _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
     _publisher: str = attrs.field(init=False, repr=False, factory=lambda: secrets.token_hex(8))
     _numbers: Any = attrs.field(init=False, repr=False, factory=lambda: count(1))
 
@@ -57,11 +62,12 @@ class Connection:
 
     async def declare(self, *queues: Queue | str) -> None:
         """Make queues exist.  Declaring again changes nothing."""
-        await self.session.declare([as_queue(queue).name for queue in queues])
+        names = [as_queue(queue).name for queue in queues]
+        await self._patience.repeat("declare", partial(self.session.declare, names))
 
     async def queues(self) -> list[str]:
         """Return the names of the declared queues, sorted."""
-        return await self.session.queues()
+        return await self._patience.repeat("queues", self.session.queues)
 
     async def flush(self, queue: Queue | str) -> int:
         """Forget all messages that wait in a queue, and return how many.  Leased and ended ones stay.
@@ -85,7 +91,7 @@ class Connection:
         Raises:
           UnknownQueueError: if it was never declared.
         """
-        await self.session.pause(as_queue(queue).name)
+        await self._patience.repeat("pause", partial(self.session.pause, as_queue(queue).name))
 
     async def resume(self, queue: Queue | str) -> None:
         """Undo :meth:`pause`.
@@ -93,7 +99,7 @@ class Connection:
         Raises:
           UnknownQueueError: if it was never declared.
         """
-        await self.session.resume(as_queue(queue).name)
+        await self._patience.repeat("resume", partial(self.session.resume, as_queue(queue).name))
 
     async def stats(self, queue: Queue | str = "default") -> QueueStats:
         """Count the messages of a queue by state.
@@ -101,19 +107,24 @@ class Connection:
         Raises:
           UnknownQueueError: if it was never declared.
         """
-        return await self.session.stats(as_queue(queue).name)
+        return await self._patience.repeat("stats", partial(self.session.stats, as_queue(queue).name))
 
     # ------------------------------------------------------------------------------------------------- enqueuing
 
     async def enqueue(self, job: Job[T]) -> JobHandle[T]:
         """Store a job's message; once this returns it is as safe as the engine promises.
 
+        Cancelled where ``certain_cancellation`` is lacking, it may have been stored.  A job with an id of its own can
+        be enqueued again: if the first one is there, and has not ended, its handle comes back.
+
         Raises:
           UnknownQueueError: if its queue was never declared; nothing was stored.
           UniqueConflictError: if its unique key is held, and it said ``on_conflict="raise"``.
+          BrokerLostError: if nobody waits for the broker, or if it was lost meanwhile and would not recognise the
+            same message again; it says which.
         """
         item = self._publication(job)
-        [published] = await self.session.publish([item])
+        [published] = await self._publish([item])
         return self._handle(job, item, published)
 
     async def enqueue_many(self, jobs: Iterable[Job[T]]) -> list[JobHandle[T]]:
@@ -122,10 +133,11 @@ class Connection:
         Raises:
           UnknownQueueError: if one of their queues was never declared.
           UniqueConflictError: if a unique key is held, and its job said ``on_conflict="raise"``.
+          BrokerLostError: as :meth:`enqueue` does.
         """
         listed = list(jobs)
         items = [self._publication(job) for job in listed]
-        replies = await self.session.publish(items)
+        replies = await self._publish(items)
         _refuse(items, replies)
         return [self._handle(*each) for each in zip(listed, items, replies, strict=True)]
 
@@ -145,6 +157,10 @@ class Connection:
         item = self._publication(job)
         [published] = self.session.publish_in(connection, [item])
         return self._handle(job, item, published)
+
+    async def _publish(self, items: list[Publication]) -> list[Published]:
+        what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
+        return await self._patience.publish(what, self.session, partial(self.session.publish, items))
 
     def _publication(self, job: Job[Any]) -> Publication:
         _refuse_other_than_job(job)
@@ -171,6 +187,7 @@ class Connection:
             published.id,
             published.outcome is Publishing.EXISTING,
             read_result=job.read_result,
+            patience=self._patience,
         )
 
     # --------------------------------------------------------------------------------------------------- looking
@@ -184,14 +201,15 @@ class Connection:
           actor: converts the result; without it, results come as plain JSON values.
         """
         read = codec.decode if actor is None else actor.parameters.read_result
-        return JobHandle(self.session, as_queue(queue).name, checked_id(id), read_result=read)
+        name = as_queue(queue).name
+        return JobHandle(self.session, name, checked_id(id), read_result=read, patience=self._patience)
 
     def messages(self, queue: Queue | str, state: State) -> Messages:
         """Return an async iterator of views of a queue's messages in a state, in the order of publishing.
 
         What comes and goes meanwhile may or may not be seen.
         """
-        return Messages(self.session, as_queue(queue).name, State(state))
+        return Messages(self.session, as_queue(queue).name, State(state), self._patience)
 
     # ---------------------------------------------------------------------------------------------- ended messages
 
@@ -218,33 +236,6 @@ class Connection:
         return await _all(partial(self.session.purge, as_queue(queue).name, states), ids)
 
 
-@final
-@attrs.define(eq=False)
-class Messages(AsyncIterator[MessageView]):
-    """An async iterator of views, read page by page.  Each step is a checkpoint; cancelling one loses nothing."""
-
-    _session: Session
-    _queue: str
-    _state: State
-    _views: list[MessageView] = attrs.field(init=False, factory=list)
-    _after: int | None = attrs.field(init=False, default=None)
-    _ended: bool = attrs.field(init=False, default=False)
-
-    def __aiter__(self) -> Messages:
-        return self
-
-    async def __anext__(self) -> MessageView:
-        if self._views:
-            await trio.lowlevel.checkpoint()
-        while not self._views:
-            if self._ended:
-                raise StopAsyncIteration
-            page = await self._session.peek(self._queue, self._state, after=self._after)
-            self._views, self._after = list(reversed(page.messages)), page.cursor
-            self._ended = page.cursor is None
-        return self._views.pop()  # noqa: ASYNC910 - one of the two above has waited
-
-
 def _refuse_other_than_job(value: object) -> None:
     if not isinstance(value, Job):
         hint = "; write actor.job(...)" if isinstance(value, Actor) else ""
@@ -269,32 +260,3 @@ def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
             raise UnknownQueueError(item.queue)
         if reply.outcome is Publishing.CONFLICT:
             raise UniqueConflictError(item.unique.key if item.unique else "", item.queue, reply.id)
-
-
-def open_connection(
-    url_or_broker: str | Broker, *, results: str | Broker | None = None
-) -> AbstractAsyncContextManager[Connection]:
-    """Open a broker for the length of an ``async with`` block.
-
-    Args:
-      url_or_broker: ``memory:`` (a fresh private broker each time), ``sqlite:PATH`` (all after the colon is the
-        path), or a broker such as ``MemoryBroker()``, which keeps its messages from one connection to the next.
-      results: a second engine for what the first one lacks.
-
-    Raises:
-      BrokerURLError: if the URL cannot be used; at this call.
-      UnsupportedError: if this version has no such engine.
-      BrokerFileError, BrokerLostError: on entering, if the broker cannot be opened.
-
-    The body's exception is never wrapped in a group.  Leaving the block closes the broker within seconds.
-    """
-    broker = url_or_broker if isinstance(url_or_broker, Broker) else broker_at(url_or_broker)
-    if results is not None:
-        raise UnsupportedError("a second engine for results", str(broker), "it keeps its results itself")
-    return _open(broker)
-
-
-@asynccontextmanager
-async def _open(broker: Broker) -> AsyncGenerator[Connection]:
-    async with broker.open() as session:
-        yield Connection(broker, session)

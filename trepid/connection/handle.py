@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, NoReturn, final
 
 import attrs
 import outcome
 from typing_extensions import TypeVar
 
+from trepid.connection.patience import Patience
 from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Absent, Ending, MessageView
@@ -39,7 +41,8 @@ class JobHandle(Generic[T]):
     """One message on a broker.  Made by ``connection.enqueue`` and ``connection.handle``.
 
     Several tasks may use one handle at once.  Every method is a checkpoint, and cancelling one changes nothing on the
-    broker, unless it says otherwise.
+    broker, unless it says otherwise.  While the broker is away, looking and waiting go on until it is back, unless the
+    connection was opened with ``wait_for_broker=False``; :meth:`cancel` raises.
 
     Attributes:
       id: the message's id.
@@ -52,6 +55,7 @@ class JobHandle(Generic[T]):
     id: str
     existing: bool = False
     _read_result: Callable[[bytes], T] = attrs.field(alias="read_result", kw_only=True, repr=False)
+    _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
 
     async def wait(self) -> None:
         """Wait until the job has ended, well or badly; retries are waited through.
@@ -90,7 +94,7 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: if nothing is kept of it.
         """
-        view = await self._session.get(self.queue, self.id)
+        view = await self._patience.repeat("status", partial(self._session.get, self.queue, self.id))
         return view if view is not None else self._gone()
 
     async def cancel(self, reason: str = "cancelled") -> CancelResult:
@@ -100,6 +104,8 @@ class JobHandle(Generic[T]):
         not have been recorded; repeating it is safe.
 
         Raises:
+          BrokerLostError: if the broker was lost; the request may or may not have been recorded.  It is not repeated by
+            itself, as the answer to a repetition may be another one: FINISHED for a message that was just withdrawn.
           JobGoneError: if nothing is kept of it.
           TypeError: if *reason* is no string.
           ValueError: if it is not valid Unicode.
@@ -111,7 +117,8 @@ class JobHandle(Generic[T]):
 
     async def _ending(self) -> Ending:
         while True:
-            ending = await self._session.result(self.queue, self.id, wait=_LONG_POLL)
+            look = partial(self._session.result, self.queue, self.id, wait=_LONG_POLL)
+            ending = await self._patience.repeat("result", look)
             if ending is Absent.GONE:
                 self._gone()
             if isinstance(ending, Ending):

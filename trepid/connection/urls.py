@@ -10,7 +10,7 @@ from trepid.errors import BrokerURLError, UnsupportedError
 from trepid.ports.broker import Broker
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
-_PLANNED: Final = ("postgresql", "redis", "rediss", "amqp", "amqps", "nats", "tls")
+_PLANNED: Final = ("redis", "rediss", "amqp", "amqps", "nats", "tls")
 
 
 def _memory(url: str, rest: str) -> Broker:
@@ -29,7 +29,20 @@ def _sqlite(url: str, rest: str) -> Broker:
     return SQLiteBroker(rest)
 
 
-_ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {"memory": _memory, "sqlite": _sqlite}
+def _postgresql(url: str, rest: str) -> Broker:  # noqa: ARG001 - libpq wants the whole URL
+    try:
+        from trepid.brokers.postgres import PostgreSQLBroker
+    except ImportError as exc:
+        raise UnsupportedError("postgresql:", "this installation", f"pip install 'trepid[postgres]' ({exc})") from exc
+    return PostgreSQLBroker(url)
+
+
+_ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
+    "memory": _memory,
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "postgres": _postgresql,
+}
 
 
 def broker_at(url: str) -> Broker:

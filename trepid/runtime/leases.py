@@ -14,6 +14,8 @@ from trepid.runtime.settling import TROUBLE
 from trepid.runtime.shift import Shift
 
 _LONG_POLL = 3600.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
+"""Seconds between looks at requests about messages that have not arrived here."""
 
 
 async def renew(shift: Shift) -> None:
@@ -55,6 +57,7 @@ def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: flo
 
 async def heed(shift: Shift) -> None:
     """Stop running jobs that somebody asked to cancel, as soon as the broker tells."""
+    pause = _FIRST_PAUSE
     while True:
         # What has been told need not be told again; only what is held can be asked for.
         known = frozenset(run.ref for run in shift.held.values() if run.asked)
@@ -71,5 +74,8 @@ async def heed(shift: Shift) -> None:
                 strangers = False
                 run.stop(Cause.CANCEL, reason)
         if asked and strangers:
-            # Granted to us by a lease call that has not returned yet.
-            await trio.sleep(0.01)
+            # Granted to us by a lease call that has not returned yet, or never will.
+            await trio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        else:
+            pause = _FIRST_PAUSE

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from trepid.connection import Connection
+from trepid.errors import BrokerLostError
 from trepid.ports.events import WorkerStarted, WorkerStopped
 from trepid.runtime.asyncio_island import open_island
 from trepid.runtime.calls import Calls
@@ -31,6 +32,9 @@ from trepid.runtime.telling import logger
 if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
 
+DECLARE_WITHIN = 30.0
+"""For at most so many seconds does a worker that starts wait for the broker to have its queues."""
+
 SETTLE_WITHIN = 5.0
 """For at most so many seconds are the last verdicts sent while the worker is being cancelled."""
 
@@ -39,7 +43,12 @@ async def work(worker: Worker, connection: Connection, task_status: trio.TaskSta
     """Run a worker; see :meth:`Worker.run`."""
     await trio.lowlevel.checkpoint()
     if worker.auto_declare and worker.queue_names():
-        await connection.declare(*worker.queue_names())
+        # Not by the connection, which would wait for a broker that is away: who starts a worker wants to know.
+        try:
+            with trio.fail_after(DECLARE_WITHIN):
+                await connection.session.declare(worker.queue_names())
+        except trio.TooSlowError as exc:
+            raise BrokerLostError(f"the broker did not answer within {DECLARE_WITHIN:g} s") from exc
     if not worker.router:
         logger.warning("this worker has no actors; it waits until it is stopped")
     shift = Shift(worker, connection)

@@ -19,11 +19,12 @@ TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
 """What may go wrong at a broker and come right again."""
 
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 5.0
+# A session reconnects by itself within a second; a worker shall take messages again within five.
+_LONGEST_PAUSE = 2.0
 
 
 def pause_after(troubles: int) -> float:
-    """Return how long to wait before asking a troubled broker again: doubling, jittered, at most 5 s."""
+    """Return how long to wait before asking a troubled broker again: doubling, jittered, at most 2 s."""
     return min(_FIRST_PAUSE * 2.0 ** min(troubles, 16), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 

@@ -236,7 +236,7 @@ class Shift:
             unsettled=self.settler.unsettled,
             free=self.free,
             stopping=self.stopping,
-            ready=self.ready,
+            ready=self.ready and self.session.connected,
             report=self.tally.report(),
         )
 

@@ -161,6 +161,7 @@ class Worker:
 
         Raises:
           Exception: what entering or leaving ``resources`` raised, or the broker while queues were declared; bare.
+            A worker does not start while the broker is away: that is a BrokerLostError.
           ExceptionGroup: whatever ends the worker after it has started, such as a BaseException out of a job.
 
         Cancellation: running jobs are cancelled and given back uncounted.  That takes at most 5 seconds, plus what jobs

@@ -71,14 +71,23 @@ class _Planned:
 class Faults:
     """A plan that a test writes as it goes.
 
-    ``faults.next("settle", reply_lost())`` plans one fault, ``with faults.outage():`` an outage.
+    ``faults.next("settle", reply_lost())`` plans one fault, ``with faults.outage():`` an outage, and ``faults.away(5)``
+    lets the broker be away for five seconds.
     """
 
     def __init__(self) -> None:
         self._planned: list[_Planned] = []
+        self._away_until = -inf
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker can be reached at all: not while it is away."""
+        return trio.current_time() >= self._away_until
 
     def __call__(self, operation: str) -> Fault | None:
         """Return what goes wrong with an operation that starts now.  What was planned first comes first."""
+        if not self.connected:
+            return request_lost()
         for planned in self._planned:
             if not planned.operations or operation in planned.operations:
                 planned.times -= 1
@@ -91,22 +100,27 @@ class Faults:
         """Plan that something goes wrong.
 
         Args:
-          operations: with which methods of the port, such as ``"publish"`` or ``("settle", "extend")``; an empty
-            tuple is all of them.
+          operations: with which methods of the port, such as ``"publish"`` or ``("settle", "extend")``, or with
+            ``"records"``; an empty tuple is all of them.
           fault: what.
           times: how often; ``math.inf`` until :meth:`clear`.
         """
         names = (operations,) if isinstance(operations, str) else operations
         for name in names:
-            if not callable(getattr(Session, name, None)):
-                raise ValueError(f"a broker has no operation {name!r}")  # noqa: TRY004 - it is of the right type
+            if name != "records" and not callable(getattr(Session, name, None)):
+                raise ValueError(f"a broker has no operation {name!r}")
         if not times >= 1:
             raise ValueError(f"times must be 1 or more, not {times!r}")
         self._planned.append(_Planned(frozenset(names), fault, times))
 
+    def away(self, seconds: float) -> None:
+        """Let the broker be away for some seconds of Trio's time: nothing reaches it, and its sessions know that."""
+        self._away_until = trio.current_time() + seconds
+
     def clear(self) -> None:
         """Let everything go well from now on."""
         self._planned.clear()
+        self._away_until = -inf
 
     @contextmanager
     def outage(self, fault: Fault | None = None) -> Generator[None, None, None]:
@@ -154,6 +168,11 @@ class FaultySession(Relay):
     def capabilities(self) -> Capabilities:
         """What the inner session can do; but who is cancelled while a reply is delayed does not know what was done."""
         return attrs.evolve(self.inner.capabilities, certain_cancellation=False)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker can be reached: not while a :class:`Faults` lets it be away."""
+        return self.inner.connected and not (isinstance(self._plan, Faults) and not self._plan.connected)
 
     async def carry(self, operation: str, call: Callable[[], Awaitable[T]]) -> T:
         """Carry out an operation, as well as the plan lets it go."""

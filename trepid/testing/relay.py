@@ -23,6 +23,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.ports.records import Records, Step
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
@@ -46,6 +47,14 @@ class Relay(Session):
     @property
     def capabilities(self) -> Capabilities:
         return self.inner.capabilities
+
+    @property
+    def connected(self) -> bool:
+        return self.inner.connected
+
+    @property
+    def records(self) -> Records:
+        return _RelayedRecords(self)
 
     async def now(self) -> float:
         return await self.carry("now", self.inner.now)
@@ -143,3 +152,14 @@ class Relay(Session):
 
     async def close_scope(self, scope: str, reason: str) -> None:
         await self.carry("close_scope", partial(self.inner.close_scope, scope, reason))
+
+
+class _RelayedRecords(Records):
+    """Hands steps on in the same way as operations, by the name ``records``."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._inner = relay.inner.records
+
+    async def carry_out(self, steps: Sequence[Step]) -> list[bytes | None]:
+        return await self._relay.carry("records", partial(self._inner.carry_out, steps))
