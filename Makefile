@@ -62,6 +62,10 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $(VENV)/.run $@
 
+.PHONY: servers
+servers: $(VENV)/.made ## Install the servers that the tests start (apt-get; elsewhere it says what to install)
+	@$(BIN)/python -m tests.servers.install
+
 .PHONY: FORCE
 FORCE:
 
@@ -72,16 +76,16 @@ demo: $(VENV)/.run ## Show Trepid at work (DEMO_ARGS: a directory, by default th
 	$(BIN)/python -m demo $(DEMO_ARGS)
 
 .PHONY: test
-test: $(VENV)/.dev ## Run the whole suite, with the coverage that it must reach
+test: $(VENV)/.dev servers ## Run the whole suite, with the coverage that it must reach
 	$(BIN)/python -m pytest -p tests.measure -m 'not chaos' $(PYTEST_ARGS)
 
 .PHONY: coverage
-coverage: $(VENV)/.dev ## Run the suite and write its coverage as HTML to build/coverage
+coverage: $(VENV)/.dev servers ## Run the suite and write its coverage as HTML to build/coverage
 	@$(BIN)/python -m pytest -p tests.measure -m 'not chaos' $(PYTEST_ARGS); verdict=$$?; \
 	$(BIN)/coverage html --fail-under=0 && exit $$verdict
 
 .PHONY: chaos
-chaos: $(VENV)/.dev ## Run the long storm of killed workers
+chaos: $(VENV)/.dev servers ## Run the long storm of killed workers
 	$(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
 
 .PHONY: bench
