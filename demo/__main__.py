@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -46,7 +47,8 @@ def main(
     screen = Screen()
     try:
         with screen.watching():
-            run = trio.run(conduct, broker, library, folders, limit, screen)
+            second = f"sqlite:{jobs.with_name(f'{jobs.stem}-results.db')}"
+            run = trio.run(partial(conduct, second=second, screen=screen), broker, library, folders, limit)
     except trepid.TrepidError as exc:
         raise click.ClickException(str(exc)) from exc
     if as_json:

@@ -48,7 +48,9 @@ async def survey(ctx: trepid.Context[Library], folders: list[Path], limit: int |
     library = ctx.resources
     found = await trio.to_thread.run_sync(lambda: [f for folder in folders for f in islice(text_files(folder), limit)])
     outdated = await trio.to_thread.run_sync(library.index.outdated, found)
-    dead = {view.id.partition("-")[2] async for view in ctx.connection.messages(QUEUE, trepid.State.DEAD)}
+    dead = set[str]()
+    if ctx.connection.capabilities.peek:  # Elsewhere they are read, and refused, again.
+        dead = {view.id.partition("-")[2] async for view in ctx.connection.messages(QUEUE, trepid.State.DEAD)}
     wanted = [file for file in outdated if file.version not in dead]
     await ctx.connection.enqueue_many(READ.job(file).options(id=f"read-{file.version}") for file in wanted)
     return Survey(len(found), len(wanted), sum(map(library.store.fails_for, wanted)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -10,14 +12,18 @@ import trio
 import trepid
 from demo.actors import QUEUE, SUMMARISE, SURVEY, Library, worker
 from demo.screen import Run, Screen
+from trepid.ports.events import JobEnded
 
 
-async def conduct(broker: str, library: Library, folders: list[Path], limit: int | None, screen: Screen) -> Run:
+async def conduct(
+    broker: str, library: Library, folders: list[Path], limit: int | None, *, second: str, screen: Screen
+) -> Run:
     """Index the folders, and finish what earlier runs have left.
 
     SIGINT and SIGTERM stop it: the first one lets running jobs finish, the second gives them back at once.
     """
     survey, summary = None, None
+    letters: list[tuple[str, str]] = []
 
     async def index() -> None:
         nonlocal survey, summary
@@ -35,15 +41,32 @@ async def conduct(broker: str, library: Library, folders: list[Path], limit: int
             screen.progressed(stats)
             await trio.sleep(0.1)
 
+    def heed(event: object) -> None:
+        if isinstance(event, JobEnded) and event.outcome == "dead":
+            letters.append((event.id, (event.error or "").partition(": ")[2]))
+
     began = trio.current_time()
-    hired = worker(library).options(handle_signals=(signal.SIGINT, signal.SIGTERM))
-    async with trepid.open_connection(broker) as connection:
+    hired = worker(library).options(handle_signals=(signal.SIGINT, signal.SIGTERM), observers=[heed])
+    async with _opened(broker, second) as connection:
         async with trio.open_nursery() as nursery:
             running = await nursery.start(hired.run, connection)
             nursery.start_soon(index)
             report = await running.wait_stopped()
             nursery.cancel_scope.cancel()
-        dead = connection.messages(QUEUE, trepid.State.DEAD)
-        letters = [(view.id, view.error.message if view.error else str(view.reason)) async for view in dead]
+        if connection.capabilities.peek:
+            # Those of earlier runs, too.
+            dead = connection.messages(QUEUE, trepid.State.DEAD)
+            letters = [(view.id, view.error.message if view.error else str(view.reason)) async for view in dead]
         left = (await connection.stats(QUEUE)).live
     return Run(survey, summary, report, letters, left, trio.current_time() - began)
+
+
+@asynccontextmanager
+async def _opened(broker: str, second: str) -> AsyncGenerator[trepid.Connection]:
+    """Open the broker, together with a second engine if it keeps no results itself."""
+    async with trepid.open_connection(broker) as connection:
+        if connection.capabilities.results != "none":
+            yield connection
+            return
+    async with trepid.open_connection(broker, results=second) as connection:
+        yield connection
