@@ -18,7 +18,7 @@ def faults():
 
 @pytest.fixture
 async def connection(faults, trepid_broker):
-    async with trepid.open_connection(FaultyBroker(trepid_broker, faults)) as connection:
+    async with trepid.open_connection(FaultyBroker(trepid_broker, faults), wait_for_broker=False) as connection:
         await connection.declare("default")
         yield connection
 
