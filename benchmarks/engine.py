@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import trio
@@ -12,13 +12,11 @@ import trepid
 from benchmarks.actors import KEPT, NOOP
 from benchmarks.harness import Measure, Stopwatch, interleaved, quantile, report, resident_mib, run
 from benchmarks.latency import in_process
+from benchmarks.places import Fresh
 
 SLOTS = 100
 RAW = "raw operations, no runtime"
 """The name of an engine's raw measure: what it does when nothing but batches of messages cross the wire."""
-
-Fresh = Callable[[], str]
-"""Returns the URL of an empty place, a new one each time."""
 
 
 async def fill(connection: trepid.Connection, actor: trepid.Actor[[], None], jobs: int) -> None:

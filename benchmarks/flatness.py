@@ -9,7 +9,8 @@ import trio
 
 import trepid
 from benchmarks.actors import NOOP
-from benchmarks.harness import Stopwatch, database, resident_mib
+from benchmarks.harness import Stopwatch, resident_mib
+from benchmarks.places import ENGINES, places
 
 SLOTS = 100
 
@@ -61,26 +62,25 @@ async def growth(url: str, jobs: int) -> float:
 def main() -> None:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("engines", nargs="*", default=["memory", "sqlite"], help=", ".join(ENGINES))
     options.add_argument("--many", type=int, default=1_000_000)
     options.add_argument("--delayed", type=int, default=100_000)
     options.add_argument("--jobs", type=int, default=10_000)
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--growth", type=int, default=1_000_000)
     chosen = options.parse_args()
-    for engine in ("memory", "sqlite"):
+    for engine in chosen.engines:
         print(f"\n{engine}: drain, {SLOTS} slots [per second, each round]")
-        for name, waiting, delay in (
-            ("1,000 waiting", 1000, None),
-            (f"{chosen.many:,} waiting", chosen.many, None),
-            (f"{chosen.delayed:,} delayed by a day", chosen.delayed, 86_400.0),
-        ):
-            with database() as path:
-                url = "memory:" if engine == "memory" else f"sqlite:{path}"
-                rates = trio.run(with_waiting, url, waiting, chosen.jobs, delay, chosen.rounds)
-            print(f"  {name:<28} {'  '.join(f'{rate:8,.0f}' for rate in rates)}", flush=True)
-        with database() as path:
-            url = "memory:" if engine == "memory" else f"sqlite:{path}"
-            print(f"  memory growth per million jobs, nothing kept: {trio.run(growth, url, chosen.growth):.1f} MiB")
+        with places(engine) as fresh:
+            for name, waiting, delay in (
+                ("1,000 waiting", 1000, None),
+                (f"{chosen.many:,} waiting", chosen.many, None),
+                (f"{chosen.delayed:,} delayed by a day", chosen.delayed, 86_400.0),
+            ):
+                rates = trio.run(with_waiting, fresh(), waiting, chosen.jobs, delay, chosen.rounds)
+                print(f"  {name:<28} {'  '.join(f'{rate:8,.0f}' for rate in rates)}", flush=True)
+            grown = trio.run(growth, fresh(), chosen.growth)
+            print(f"  memory growth per million jobs, nothing kept: {grown:.1f} MiB")
 
 
 if __name__ == "__main__":

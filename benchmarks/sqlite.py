@@ -9,20 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine import Fresh, measure
+from benchmarks.engine import measure
 from benchmarks.harness import Measure, Stopwatch, database
-
-
-@contextmanager
-def places() -> Iterator[Fresh]:
-    """Yield a function that returns the URL of a new database file each time; they are removed at the end."""
-    with ExitStack() as files:
-        yield lambda: f"sqlite:{files.enter_context(database())}"
+from benchmarks.places import places
 
 
 def huey(path: Path, *, fsync: bool) -> tuple[Any, Any]:
@@ -98,7 +90,7 @@ def main() -> None:
         "huey, fsync": lambda: huey_enqueue(few, fsync=True),
         "huey, not durable": lambda: huey_enqueue(few, fsync=False),
     }
-    with places() as fresh:
+    with places("sqlite") as fresh:
         measure("SQLite", fresh, raw_drain, raw_enqueue)
 
 
