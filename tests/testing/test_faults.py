@@ -124,13 +124,20 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         "now": (), "queues": (), "reap": (), "schedules": (),
     }  # fmt: skip
     public = {name for name in vars(Session) if not name.startswith("_")}
-    assert public - set(calls) == {"capabilities", "publish_in", "watch"}, "a new operation needs its relay"
+    assert public - set(calls) == {"capabilities", "connected", "records", "publish_in", "watch"}, "a new operation needs its relay"
     async with FaultyBroker(trepid.MemoryBroker(), faults).open() as session:
         with faults.outage():
             for name, args in calls.items():
                 options = {"owner": "o"} if name == "lease" else {}
                 with pytest.raises(trepid.BrokerLostError):
                     await getattr(session, name)(*args, **options)
+            with pytest.raises(trepid.BrokerLostError):
+                await session.records.carry_out([])
+        assert session.connected
+        faults.away(1)
+        assert not session.connected
+        await trio.sleep(1)
+        assert session.connected
         for refused_here in (lambda: session.publish_in(None, []), lambda: session.watch("q", [])):
             with pytest.raises(trepid.UnsupportedError):
                 refused_here()
