@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from trepid.brokers.memory import MemoryBroker
+from trepid.brokers.postgres import PostgreSQLBroker
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.testing.conformance import CASES, check_broker
 
@@ -42,3 +43,18 @@ async def test_sqlite(name, tmp_path):
 
     conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
     assert conformance.passed == (name,), "SQLite supports everything"
+
+
+SCHEMAS = itertools.count()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_postgres(name, postgres_server):
+    clock = BentClock()
+
+    def make_broker():
+        return PostgreSQLBroker(f"{postgres_server.url}?schema=suite_{next(SCHEMAS)}", clock=clock)
+
+    conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
+    if not conformance.passed:
+        assert "records=False" in conformance.unsupported[name], "PostgreSQL supports everything else"

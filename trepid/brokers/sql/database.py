@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol, TypeVar
 
 Tx_co = TypeVar("Tx_co", covariant=True)
+
+
+class Remedy(enum.Enum):
+    """What to do about a group of requests that could not be committed."""
+
+    ALONE = "find out whose fault it is"
+    AGAIN = "run the same group again: somebody else was in the way"
+    NONE = "nothing: whether it was committed may not even be known"
 
 
 class Database(Protocol[Tx_co]):
@@ -50,10 +59,18 @@ class Database(Protocol[Tx_co]):
         """Drop the savepoint."""
         ...
 
+    def remedy(self, exc: Exception) -> Remedy:
+        """Return what to do about a group that failed by *exc*; it has been rolled back."""
+        ...
+
     def typed(self, exc: Exception) -> Exception:
         """Return a new exception, of Trepid's, that says what *exc* says."""
         ...
 
     def close(self) -> None:
         """Disconnect."""
+        ...
+
+    def interrupt(self) -> None:
+        """End what the thread is waiting for, as far as that can be done; called by another thread."""
         ...

@@ -13,6 +13,7 @@ class Tally:
     requests: int = 0
     largest_group: int = 0
     isolated: int = 0
+    repeated: int = 0
 
 
 @attrs.frozen
@@ -24,7 +25,7 @@ class Statistics:
       requests: requests carried by them.
       largest_group: the most requests that one transaction carried.
       isolated: groups that were run again because one request of them failed.
-      busy_retries: how often the file was locked by others.
+      busy_retries: how often others were in the way.
       rings: how often other sessions were woken.
       reads: requests that only looked.
     """

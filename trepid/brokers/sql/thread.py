@@ -21,7 +21,7 @@ import outcome
 import trio
 from typing_extensions import TypeVarTuple
 
-from trepid.brokers.sql.database import Database
+from trepid.brokers.sql.database import Database, Remedy
 from trepid.brokers.sql.tally import Tally
 from trepid.errors import BrokerLostError
 
@@ -33,7 +33,11 @@ _LARGEST_GROUP: Final = 256
 _LONGEST_GROUP: Final = 0.05
 """Seconds after which a group takes no further request: the first in it should not wait for ever more."""
 
+_ATTEMPTS: Final = 5
+"""How often a group is run again because somebody else was in the way."""
+
 _CLOSING: Final = 5.0
+_INTERRUPTING: Final = 1.0
 
 
 @attrs.define(eq=False)
@@ -133,6 +137,10 @@ class OwnerThread(Generic[Tx]):
             return
         with trio.CancelScope(deadline=trio.current_time() + _CLOSING, shield=True) as scope:
             await self._ended.wait()
+        if scope.cancelled_caught:
+            self._database.interrupt()
+            with trio.CancelScope(deadline=trio.current_time() + _INTERRUPTING, shield=True) as scope:
+                await self._ended.wait()
         if not scope.cancelled_caught:
             # It has said its last word; what is left of it takes microseconds.
             self._thread.join()
@@ -222,7 +230,7 @@ class OwnerThread(Generic[Tx]):
             news = database.commit()
         except Exception as exc:  # noqa: BLE001 - it is found out below whose fault it is
             database.rollback()
-            done, news = self._one_failed(taken, exc)
+            done, news = self._failed(taken, exc)
         self.tally.transactions += bool(taken)
         self.tally.requests += len(taken)
         self.tally.largest_group = max(self.tally.largest_group, len(taken))
@@ -238,6 +246,23 @@ class OwnerThread(Generic[Tx]):
             # A mere refusal: the others need not be run again.
             return outcome.Error(self._database.typed(exc))
 
+    def _failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
+        """A group could not be committed, and has been rolled back."""
+        database, attempts = self._database, _ATTEMPTS
+        while (remedy := database.remedy(cause)) is Remedy.AGAIN and attempts:
+            attempts -= 1
+            self.tally.repeated += 1
+            try:
+                transaction = database.begin()
+                done = [(request, self._run(transaction, request)) for request in taken]
+                return done, database.commit()
+            except Exception as exc:  # noqa: BLE001 - it is looked at above
+                database.rollback()
+                cause = exc
+        if remedy is Remedy.NONE:
+            return self._all_failed(taken, cause), None
+        return self._one_failed(taken, cause)
+
     def _one_failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
         """Run a group again, with a savepoint for each request, so that only the bad one fails."""
         if len(taken) == 1:
@@ -248,8 +273,10 @@ class OwnerThread(Generic[Tx]):
             transaction = database.begin()
             done = [(request, self._run_saved(transaction, request)) for request in taken]
             return done, database.commit()
-        except Exception:  # noqa: BLE001 - it is found out there who is refused, and why
+        except Exception as exc:  # noqa: BLE001 - it is found out there who is refused, and why
             database.rollback()
+            if database.remedy(exc) is Remedy.NONE:
+                return self._all_failed(taken, exc), None
             return self._each_alone(taken)
 
     def _run_saved(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:

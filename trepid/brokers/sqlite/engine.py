@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import final
 
+from trepid.brokers.sql.database import Remedy
 from trepid.brokers.sqlite import file, keeping, statements
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Ringer
@@ -47,6 +48,13 @@ class Connected:
         """Undo the transaction, if it still stands."""
         if self._connection.in_transaction:
             self._connection.rollback()
+
+    def remedy(self, exc: Exception) -> Remedy:  # noqa: ARG002
+        """Nobody else is ever in the way of a transaction that has begun."""
+        return Remedy.ALONE
+
+    def interrupt(self) -> None:
+        """Whatever the thread waits for, it waits for a few seconds at most."""
 
     def typed(self, exc: Exception) -> Exception:
         """Return a new exception, of Trepid's, that says what *exc* says."""

@@ -1,0 +1,286 @@
+"""Connections to the server that are never waited for without an end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from typing import Any, Final, TypeVar, final
+
+import psycopg
+from psycopg import adapt, conninfo, rows
+from psycopg.abc import PQGen
+from psycopg.types.array import ListBinaryDumper
+from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper, Int8Dumper
+from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper, StrDumper
+
+from trepid.brokers.postgres import schema
+from trepid.brokers.postgres.address import Address
+from trepid.brokers.postgres.faults import code_of, is_loss, said_by
+from trepid.errors import BrokerLostError, BrokerRefusedError
+
+T = TypeVar("T")
+
+OLDEST: Final = 120_000
+"""PostgreSQL 12 brought `plan_cache_mode`, without which plans may change with the statistics."""
+
+PATIENCE: Final = 12.0
+"""Seconds after which a server that says nothing counts as lost; well below a lease."""
+
+_TCP: Final = {
+    "connect_timeout": "3",
+    # The other end is gone without a word: 5 s of silence, then three questions, 2 s apart.  What was sent and is not
+    # confirmed for 10 s will not be.
+    "keepalives": "1",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "application_name": "trepid",
+}
+
+SETTINGS: Final = (
+    # A transaction of ours lasts milliseconds.  Who waits for a lock longer than this waits for somebody's mistake.
+    "lock_timeout = '3s'",
+    "statement_timeout = '10s'",
+    "idle_in_transaction_session_timeout = '30s'",
+    # Every statement has one good plan, by an index, whatever the statistics of an hour ago say of the tables' sizes.
+    "plan_cache_mode = force_generic_plan",
+    "enable_seqscan = off",
+    "enable_bitmapscan = off",
+    "enable_hashjoin = off",
+    "enable_mergejoin = off",
+    "enable_sort = off",
+    "jit = off",
+)
+
+
+class _TextDumper(StrDumper):
+    """PostgreSQL's text has no zero character; everybody else's has."""
+
+    def dump(self, obj: str) -> Any:
+        """Write a text."""
+        return super().dump(_without_zeros(obj))
+
+
+class _BinaryTextDumper(StrBinaryDumper):
+    """The same, as an element of a list."""
+
+    def dump(self, obj: str) -> Any:
+        """Write a text."""
+        return super().dump(_without_zeros(obj))
+
+
+def _without_zeros(text: str) -> str:
+    return text.replace("\0", "\N{SYMBOL FOR NULL}") if "\0" in text else text
+
+
+def adapt_to(adapters: adapt.AdaptersMap) -> None:
+    """Let a number always be of one type, so that a statement is prepared once and not once for each size of number.
+
+    What is registered last is taken where both formats would do.
+    """
+    adapters.register_dumper(int, Int8Dumper)
+    adapters.register_dumper(int, Int8BinaryDumper)
+    adapters.register_dumper(str, _BinaryTextDumper)
+    adapters.register_dumper(str, _TextDumper)
+    adapters.register_dumper(float, FloatBinaryDumper)
+    adapters.register_dumper(bytes, BytesBinaryDumper)
+    adapters.register_dumper(list, ListBinaryDumper)
+
+
+@final
+class Link(psycopg.Connection[Any]):
+    """A connection of ours: a server that is silent for too long counts as gone."""
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Wait for the server, for a bounded time."""
+        try:
+            return super().wait(_bounded(gen, time.monotonic() + PATIENCE), interval, timeout)
+        except _SilenceError:
+            self.close()
+            raise
+
+
+class _SilenceError(psycopg.OperationalError):
+    """The server is there, as far as TCP knows, and says nothing."""
+
+
+def _bounded(gen: PQGen[T], deadline: float) -> PQGen[T]:
+    """Pass on what *gen* waits for, until its time is over."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise _SilenceError(f"the server has not answered for {PATIENCE:g} s")
+            wanted = gen.send(ready)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def connect(address: Address, *, settings: tuple[str, ...] = SETTINGS) -> Link:
+    """Connect, without looking at what is there.
+
+    Raises:
+      BrokerRefusedError: if the server will not have us, or there is a mistake in the URL.
+      BrokerLostError: if there is no server.
+    """
+    try:
+        given = conninfo.conninfo_to_dict(address.conninfo)
+        parameters: dict[str, Any] = {name: value for name, value in _TCP.items() if name not in given}
+        if "PGCONNECT_TIMEOUT" in os.environ:
+            parameters.pop("connect_timeout", None)
+        link = Link.connect(
+            address.conninfo,
+            autocommit=True,
+            prepare_threshold=address.prepare_threshold,
+            row_factory=rows.tuple_row,
+            cursor_factory=psycopg.RawCursor,
+            **parameters,
+        )
+    except psycopg.Error as exc:
+        raise _why_not(exc, address) from None  # the cause may quote the URL
+    try:
+        adapt_to(link.adapters)
+        link.prepared_max = 500
+        link.execute("; ".join(f"SET {setting}" for setting in settings).encode())
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+_ABSENT: Final = (
+    "Connection refused",
+    "No such file or directory",
+    "timeout expired",
+    "timed out",
+    "could not translate host name",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "No route to host",
+    "Network is unreachable",
+    "Connection reset",
+    "server closed the connection",
+    "Is the server running",
+)
+
+
+def _why_not(exc: psycopg.Error, address: Address) -> Exception:
+    code, said = code_of(exc), _without_secrets(said_by(exc), address)
+    if isinstance(exc, psycopg.ProgrammingError):
+        return BrokerRefusedError(address.shown, f"a mistake in the URL: {said}")
+    if code.startswith(("57P", "53", "08")) or "starting up" in said or "shutting down" in said:
+        return BrokerLostError(f"{address.shown}: {said}")
+    if not code and any(words in said for words in _ABSENT) and "FATAL" not in said:
+        return BrokerLostError(f"{address.shown}: {said}")
+    if "too many" in said or "remaining connection slots" in said:
+        return BrokerLostError(f"{address.shown}: {said}")
+    return BrokerRefusedError(address.shown, said)
+
+
+def _without_secrets(text: str, address: Address) -> str:
+    with contextlib.suppress(psycopg.Error):
+        for name, value in conninfo.conninfo_to_dict(address.conninfo).items():
+            if name in ("password", "sslpassword") and value:
+                text = text.replace(str(value), "***")
+    return text
+
+
+def hang_up(link: psycopg.Connection[Any]) -> None:
+    """Break a connection from another thread: whoever waits for its server is told at once."""
+    with contextlib.suppress(Exception):
+        descriptor = os.dup(link.pgconn.socket)
+        with socket.socket(fileno=descriptor) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
+
+
+def admit(link: Link, address: Address) -> None:
+    """Make sure that this is a server that can keep our promises, and make or check the schema.
+
+    Raises:
+      BrokerRefusedError: if it is not, and why.
+    """
+    version = link.info.server_version
+    if version < OLDEST:
+        raise BrokerRefusedError(address.shown, f"PostgreSQL {version // 10000} is too old; 12 or newer is needed")
+    row = link.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')").fetchone()
+    assert row is not None
+    if row[0]:
+        raise BrokerRefusedError(address.shown, "this is a replica; name the primary (target_session_attrs=read-write)")
+    if row[1] == "on":
+        raise BrokerRefusedError(address.shown, "the database is read-only (default_transaction_read_only)")
+    found = version_of(link, address.schema)
+    if found == 0:
+        migrate(link, address)
+    else:
+        refuse_other(address, found)
+
+
+def refuse_other(address: Address, version: int) -> None:
+    """Raise unless the schema is of the version that this code knows."""
+    if version > schema.VERSION:
+        raise BrokerRefusedError(
+            address.shown,
+            f"schema {address.schema!r} has version {version}, and this Trepid knows {schema.VERSION}; upgrade Trepid",
+        )
+    if version < schema.VERSION:
+        raise BrokerRefusedError(
+            address.shown,
+            f"schema {address.schema!r} has version {version}, this Trepid needs {schema.VERSION}; stop the workers of "
+            "older versions, then run: trepid migrate",
+        )
+
+
+def version_of(link: psycopg.Connection[Any], name: str) -> int:
+    """Return the version of the schema, 0 if it is not there."""
+    there = link.execute("SELECT to_regclass($1) IS NOT NULL", (f"{schema.quoted(name)}.meta",)).fetchone()
+    if there is None or not there[0]:
+        return 0
+    row = link.execute(schema.in_schema("SELECT version FROM @.meta", name).encode()).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def migrate(link: psycopg.Connection[Any], address: Address) -> int:
+    """Bring the schema up to date, in one transaction, and return the version that was there.
+
+    Raises:
+      BrokerRefusedError: if it is newer, or we may not make it.
+    """
+    link.execute("BEGIN")
+    try:
+        # One at a time: two programs may come to an empty database at once.
+        link.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", (f"trepid {address.schema}",))
+        version = version_of(link, address.schema)
+        if version > schema.VERSION:
+            refuse_other(address, version)
+        for statement in schema.script(address.schema, version):
+            link.execute(statement.encode(), prepare=False)
+        link.execute("COMMIT")
+    except psycopg.Error as exc:
+        with contextlib.suppress(psycopg.Error):
+            link.execute("ROLLBACK")
+        if is_loss(exc):
+            raise
+        hint = "grant CREATE on the database, or let its owner run: trepid migrate"
+        raise BrokerRefusedError(
+            address.shown, f"schema {address.schema!r} cannot be made: {said_by(exc)}; {hint}"
+        ) from exc
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            link.execute("ROLLBACK")
+        raise
+    return version
+
+
+def proof_of_durability(link: psycopg.Connection[Any]) -> tuple[bool, str]:
+    """Return whether what is committed survives the loss of power, and the settings that say so."""
+    names = ("fsync", "synchronous_commit", "full_page_writes")
+    query = "SELECT " + ", ".join(f"current_setting('{name}')" for name in names)
+    values = link.execute(query.encode()).fetchone()
+    assert values is not None
+    safe = values[0] == "on" and values[1] != "off" and values[2] == "on"
+    return safe, ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))

@@ -1,0 +1,338 @@
+"""Every statement.  ``@.`` stands for the schema; ``$1`` and so on are values, always."""
+
+# ruff: noqa: S608 - the parts that are put together are constants; values are always parameters.
+
+from __future__ import annotations
+
+from typing import Final
+
+from trepid.brokers.postgres.schema import COLUMNS
+from trepid.brokers.sql.rows import LIFE_COLUMNS
+
+_LIFE: Final = tuple(LIFE_COLUMNS.split(", "))
+_TYPES: Final = {
+    **dict.fromkeys(("due", "expires", "until", "stray_since", "ended", "forget", "result_ttl"), "float8"),
+    **dict.fromkeys(("owner", "cancel", "verdict", "reason"), "text"),
+}
+_OTHERS: Final = "queue, id, publisher, publication, priority, enqueued, unique_key, payload"
+
+
+def _of(alias: str, columns: str) -> str:
+    return ", ".join(f"{alias}.{column}" for column in columns.split(", "))
+
+
+# ------------------------------------------------------------------------------------------------------- transactions
+
+CLOCK: Final = "SELECT extract(epoch FROM clock_timestamp())::float8"
+BEGIN: Final = f"BEGIN; {CLOCK}"
+BEGIN_READING: Final = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {CLOCK}"
+
+# ------------------------------------------------------------------------------------------------------------- queues
+
+QUEUE: Final = "SELECT key, paused FROM @.queues WHERE name = $1"
+QUEUES: Final = "SELECT key, name, paused FROM @.queues WHERE name IS NOT NULL"
+KEYS: Final = "SELECT name, key FROM @.queues WHERE name = ANY($1::text[])"
+ADD_QUEUES: Final = """
+    INSERT INTO @.queues (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING"""
+PAUSE_QUEUE: Final = "UPDATE @.queues SET paused = $1 WHERE name = $2"
+# Leases hold the key of their queue shared; who deletes it holds it alone, so he sees all leases, or they see no queue.
+LOCK_QUEUE: Final = """
+    SELECT pg_advisory_xact_lock('@.messages'::regclass::oid::integer, key) FROM @.queues WHERE name = $1"""
+UNNAME_QUEUE: Final = "UPDATE @.queues SET name = NULL, deleted = $1 WHERE key = $2"
+DELETED_QUEUES: Final = "SELECT key, deleted FROM @.queues WHERE name IS NULL"
+DROP_QUEUE: Final = "DELETE FROM @.queues WHERE key = $1"
+LEASED: Final = "SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2"
+
+# ---------------------------------------------------------------------------------------------------- single messages
+
+BY_IDS: Final = f"SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = ANY($2::text[])"
+LOCKED_BY_IDS: Final = f"{BY_IDS} ORDER BY id FOR UPDATE"
+# Who holds the row now is about to end or extend that lease himself; nobody waits for him.
+UNLOCKED_BY_IDS: Final = f"{BY_IDS} ORDER BY id FOR UPDATE SKIP LOCKED"
+ENDED_BY_IDS: Final = f"SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND id = ANY($2::text[])"
+BY_UNIQUE: Final = f"""
+    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND unique_key = ANY($2::text[]) AND unique_key IS NOT NULL
+    ORDER BY id FOR UPDATE"""
+
+# The lives of some messages, and what came of them: the arrays are what `Transaction.save` transposes.
+_GIVEN: Final = ", ".join(
+    f"${number}::{_TYPES.get(column, 'bigint')}[]" for number, column in enumerate(_LIFE, start=2)
+)
+_N: Final = len(_LIFE) + 1
+_SAVED: Final = f"unnest($1::bigint[], {_GIVEN}, ${_N + 1}::bytea[])"
+_SAVED_NAMES: Final = f"stored, {LIFE_COLUMNS}, error"
+_APPENDED: Final = "CASE WHEN g.error IS NULL THEN m.errors ELSE array_append(m.errors, g.error) END"
+SAVE: Final = f"""
+    UPDATE @.messages m SET ({LIFE_COLUMNS}, errors) = ROW({_of("g", LIFE_COLUMNS)}, {_APPENDED})
+    FROM {_SAVED} AS g({_SAVED_NAMES}) WHERE m.seq = g.stored"""
+END: Final = f"""
+    WITH g AS (
+        SELECT * FROM unnest($1::bigint[], {_GIVEN}, ${_N + 1}::bytea[], ${_N + 2}::bytea[], ${_N + 3}::text[])
+        AS g({_SAVED_NAMES}, result, unreadable)
+    ), m AS (
+        DELETE FROM @.messages m USING g WHERE m.seq = g.stored RETURNING m.seq AS place, {_of("m", _OTHERS)}, m.errors
+    )
+    INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+    SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, {_APPENDED}, g.result, g.unreadable
+    FROM m JOIN g ON g.stored = m.place"""
+
+# ---------------------------------------------------------------------------------------------------------- departing
+
+_DEPART: Final = """
+    departing AS (
+        INSERT INTO @.departed (publisher, page, bits, until)
+        SELECT publisher, publication >> 6, bit_or(1::bigint << (publication & 63)::integer), $1
+        FROM gone GROUP BY publisher, publication >> 6
+    )"""
+REMOVE: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.messages WHERE seq = ANY($2::bigint[]) RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+REMOVE_ENDED: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.ended WHERE queue = $2 AND id = ANY($3::text[]) RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+SWEEP: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.ended USING (
+            SELECT queue AS its, id AS name FROM @.ended WHERE forget IS NOT NULL AND forget <= $2
+            ORDER BY forget LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) AS old WHERE queue = its AND id = name RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+CLEAR: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.messages USING (
+            SELECT seq AS place FROM @.messages WHERE queue = $2 LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) AS old WHERE seq = place RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+CLEAR_ENDED: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.ended USING (
+            SELECT id AS name FROM @.ended WHERE queue = $2 LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) AS old WHERE queue = $2 AND id = name RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+DROP_DEPARTED: Final = """
+    DELETE FROM @.departed WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM @.departed WHERE until <= $1 ORDER BY until LIMIT $2 FOR UPDATE SKIP LOCKED))"""
+
+# --------------------------------------------------------------------------------------------------------- publishing
+
+INSERT: Final = """
+    INSERT INTO @.messages (due, state, expires, max_crashes, result_ttl,
+                            queue, id, publisher, publication, priority, enqueued, unique_key, payload)
+    SELECT g.due, g.state, g.expires, g.max_crashes, g.result_ttl,
+           q.key, g.id, g.publisher, g.publication, g.priority, $1, g.unique_key, g.payload
+    FROM unnest($2::float8[], $3::bigint[], $4::float8[], $5::bigint[], $6::float8[],
+                $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bytea[])
+         WITH ORDINALITY
+         AS g(due, state, expires, max_crashes, result_ttl,
+              queue, id, publisher, publication, priority, unique_key, payload, number)
+    JOIN @.queues q ON q.name = g.queue
+    ORDER BY g.number
+    ON CONFLICT DO NOTHING RETURNING seq"""
+# What stands against messages although their ids were free among the live ones: something of the same id has ended,
+# or is left of a deleted queue, or the same publish belongs to something that is gone.  Asked after they are stored, in
+# a statement of its own: whoever stored the same before has committed by then, and is seen.
+OBJECTION: Final = """
+    SELECT EXISTS (
+        SELECT FROM unnest($1::text[], $2::text[]) AS g(queue, id)
+        JOIN @.queues q ON q.name = g.queue JOIN @.ended e ON e.queue = q.key AND e.id = g.id
+    ) OR EXISTS (
+        SELECT FROM unnest($3::text[], $4::bigint[], $5::bigint[]) AS g(publisher, page, bits)
+        JOIN @.departed d ON d.publisher = g.publisher AND d.page = g.page AND d.bits & g.bits <> 0
+    ) OR EXISTS (
+        SELECT FROM @.queues q CROSS JOIN unnest($2::text[]) AS g(id)
+        WHERE q.name IS NULL AND (
+            EXISTS (SELECT FROM @.messages m WHERE m.queue = q.key AND m.id = g.id)
+            OR EXISTS (SELECT FROM @.ended e WHERE e.queue = q.key AND e.id = g.id))
+    )"""
+TAKE_BACK: Final = "DELETE FROM @.messages WHERE seq = ANY($1::bigint[])"
+DEPARTED: Final = """
+    SELECT d.publisher, d.page, d.bits FROM unnest($1::text[], $2::bigint[]) AS g(publisher, page)
+    JOIN @.departed d ON d.publisher = g.publisher AND d.page = g.page"""
+REMAINS: Final = """
+    SELECT r.publisher, r.publication FROM @.queues q CROSS JOIN unnest($1::text[]) AS g(id) CROSS JOIN LATERAL (
+        SELECT publisher, publication FROM @.messages m WHERE m.queue = q.key AND m.id = g.id
+        UNION ALL
+        SELECT publisher, publication FROM @.ended e WHERE e.queue = q.key AND e.id = g.id
+    ) AS r WHERE q.name IS NULL"""
+
+# ------------------------------------------------------------------------------------------------------------ leasing
+
+# What is to be known before anything is leased; the lock is shared by all that lease, and held until the commit.
+LOOK: Final = """
+    SELECT q.name, q.key, q.paused,
+           (SELECT m.until FROM @.messages m WHERE m.queue = q.key AND m.state = 2 ORDER BY m.until LIMIT 1),
+           (SELECT m.expires FROM @.messages m
+            WHERE m.queue = q.key AND m.state < 2 AND m.expires IS NOT NULL ORDER BY m.expires LIMIT 1),
+           pg_advisory_xact_lock_shared('@.messages'::regclass::oid::integer, q.key)
+    FROM @.queues q WHERE q.name = ANY($1::text[])"""
+LAPSED: Final = f"""
+    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state = 2 AND until <= $2 ORDER BY until LIMIT $3"""
+# Who was given back unstarted may become due after its ttl; it is dead from then on, and not before.
+OVERDUE: Final = f"""
+    SELECT {COLUMNS} FROM @.messages
+    WHERE queue = $1 AND state < 2 AND expires IS NOT NULL AND expires <= $2 AND due <= $2 ORDER BY expires LIMIT $3"""
+_SKIPPING: Final = " FOR UPDATE SKIP LOCKED"
+TAKE_LAPSED: Final = LAPSED + _SKIPPING
+TAKE_OVERDUE: Final = OVERDUE + _SKIPPING
+# The priorities of what waits, highest first: one look into the index each, however much there is of it.
+_LANES: Final = """
+    RECURSIVE lane(priority) AS (
+        (SELECT priority FROM @.messages WHERE queue = $1 AND state < 2 ORDER BY priority DESC LIMIT 1)
+        UNION ALL
+        SELECT (SELECT m.priority FROM @.messages m WHERE m.queue = $1 AND m.state < 2 AND m.priority < lane.priority
+                ORDER BY m.priority DESC LIMIT 1)
+        FROM lane WHERE lane.priority IS NOT NULL
+    )"""
+CLAIM: Final = f"""
+    WITH {_LANES}, chosen AS MATERIALIZED (
+        SELECT m.seq FROM lane CROSS JOIN LATERAL (
+            SELECT seq FROM @.messages
+            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
+                  AND (expires IS NULL OR expires > $2) AND EXISTS (
+                      SELECT FROM @.queues WHERE key = $1 AND name IS NOT NULL AND NOT paused)
+            ORDER BY due, seq LIMIT $3 FOR UPDATE OF messages SKIP LOCKED
+        ) AS m LIMIT $3
+    )
+    UPDATE @.messages m SET state = 2, deliveries = m.deliveries + 1, owner = $4, until = $5
+    FROM chosen WHERE m.seq = chosen.seq
+    RETURNING m.seq, m.id, m.deliveries, m.payload, m.priority, m.failures - m.spent_failures,
+              m.crashes - m.spent_crashes, m.due, m.enqueued, m.stray_since, m.result_ttl, m.max_crashes"""
+NEXT_DUE: Final = f"""
+    WITH {_LANES}
+    SELECT (SELECT due FROM @.messages WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due > $2
+            ORDER BY due LIMIT 1) FROM lane
+    UNION ALL
+    SELECT (SELECT until FROM @.messages WHERE queue = $1 AND state = 2 ORDER BY until LIMIT 1)"""
+EXTEND: Final = """
+    UPDATE @.messages m SET until = $2 WHERE m.seq = ANY($1::bigint[])"""
+HELD: Final = f"SELECT {COLUMNS} FROM @.messages WHERE state = 2 AND owner = $1 AND until > $2"
+TAKE_HELD: Final = f"{HELD} ORDER BY seq FOR UPDATE"
+ASKED: Final = f"""
+    SELECT {COLUMNS} FROM @.messages
+    WHERE state = 2 AND cancel IS NOT NULL AND owner = $1 AND until > $2 ORDER BY seq"""
+
+# ----------------------------------------------------------------------------------------------------------- settling
+
+_REFS: Final = """
+    unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]"""
+_HELD: Final = """
+    q.name = g.queue AND m.queue = q.key AND m.seq = g.seq AND m.id = g.id AND m.deliveries = g.deliveries
+    AND m.state = 2 AND m.until > $1"""
+# The commonest step of all: `lifecycle.settle` with Done, where `lifecycle.standing` says APPLIED.
+_DONE_LIFE: Final = {
+    "state": "3",
+    "owner": "NULL",
+    "verdict": "'Done'",
+    "settled": "m.deliveries",
+    "ended": "$1",
+    "forget": "m.keep",
+    "expires": "NULL",
+}
+DONE: Final = f"""
+    WITH m AS (
+        DELETE FROM @.messages m
+        USING {_REFS}, $6::float8[], $7::bytea[], $8::text[])
+              AS g(queue, id, seq, deliveries, keep, result, unreadable), @.queues q
+        WHERE {_HELD} RETURNING {_of("m", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors, g.keep, g.result, g.unreadable
+    )
+    INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+    SELECT {", ".join(_DONE_LIFE.get(column, f"m.{column}") for column in _LIFE)}, {_of("m", _OTHERS)}, m.errors,
+           m.result, m.unreadable
+    FROM m RETURNING seq"""
+# The same for messages of which nothing is to be kept.
+DONE_AND_GONE: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.messages m USING {_REFS}) AS g(queue, id, seq, deliveries), @.queues q
+        WHERE {_HELD} RETURNING m.seq, m.publisher, m.publication
+    ), {_DEPART.replace("$1", "$6")}
+    SELECT seq FROM gone"""
+
+# ------------------------------------------------------------------------------------------------------------ keeping
+
+DEAD: Final = f"""
+    SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND state = 4 AND seq > $2 ORDER BY seq LIMIT $3 FOR UPDATE"""
+DEAD_BY_IDS: Final = f"""
+    SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND state = 4 AND id = ANY($2::text[]) ORDER BY id FOR UPDATE"""
+PLACES: Final = "SELECT nextval('@.places') FROM generate_series(1, $1::integer)"
+# Those whose id or key has been taken meanwhile stay where they are.
+REVIVE: Final = f"""
+    WITH g AS (
+        SELECT * FROM {_SAVED} AS g({_SAVED_NAMES})
+    ), back AS (
+        INSERT INTO @.messages ({LIFE_COLUMNS}, {_OTHERS}, errors)
+        SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors
+        FROM g JOIN @.ended m ON m.queue = ${_N + 2} AND m.state = 4 AND m.seq = g.stored
+        ORDER BY g.seq ON CONFLICT DO NOTHING RETURNING queue, id
+    ), gone AS (
+        DELETE FROM @.ended e USING back WHERE e.queue = back.queue AND e.id = back.id
+    )
+    SELECT count(*) FROM back"""
+PURGE_WAITING: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.messages USING (
+            SELECT seq AS place FROM @.messages WHERE queue = $2 AND state < 2 AND (due <= $3) = $4 LIMIT $5
+            FOR UPDATE SKIP LOCKED
+        ) AS old WHERE seq = place RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+PURGE_ENDED: Final = f"""
+    WITH gone AS (
+        DELETE FROM @.ended USING (
+            SELECT id AS name FROM @.ended WHERE queue = $2 AND state = $4 AND (forget IS NULL OR forget > $3)
+            ORDER BY seq LIMIT $5 FOR UPDATE SKIP LOCKED
+        ) AS old WHERE queue = $2 AND id = name RETURNING publisher, publication
+    ), {_DEPART}
+    SELECT count(*) FROM gone"""
+
+# ------------------------------------------------------------------------------------------------------------ looking
+
+_ANYWHERE: Final = f"""
+    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = $2
+    UNION ALL SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND id = $2"""
+GET: Final = _ANYWHERE
+BODIES: Final = """
+    SELECT seq, payload, errors FROM @.messages WHERE seq = ANY($2::bigint[])
+    UNION ALL
+    SELECT e.seq, e.payload, e.errors FROM @.ended e WHERE e.queue = $1 AND e.id = ANY($3::text[])"""
+RESULT: Final = "SELECT result, unreadable FROM @.ended WHERE queue = $1 AND id = $2"
+COUNTS: Final = """
+    SELECT (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2),
+           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND due <= $2),
+           (SELECT count(*) FROM @.messages
+            WHERE queue = $1 AND state < 2 AND expires IS NOT NULL AND expires <= $2 AND due <= $2),
+           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2 AND until > $2)"""
+COUNT_ENDED: Final = """
+    SELECT s.state,
+           (SELECT count(*) FROM @.ended e WHERE e.queue = $1 AND e.state = s.state),
+           (SELECT count(*) FROM @.ended e
+            WHERE e.forget IS NOT NULL AND e.forget <= $2 AND e.queue = $1 AND e.state = s.state)
+    FROM (VALUES (3), (4), (5)) AS s(state)"""
+OLDEST: Final = f"""
+    WITH {_LANES}
+    SELECT (SELECT due FROM @.messages
+            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
+                  AND (expires IS NULL OR expires > $2) ORDER BY due LIMIT 1)
+    FROM lane"""
+PEEK_READY: Final = f"""
+    SELECT {COLUMNS} FROM @.messages
+    WHERE queue = $1 AND state < 2 AND due <= $2 AND (expires IS NULL OR expires > $2) AND seq > $3
+    ORDER BY seq LIMIT $4"""
+PEEK_SCHEDULED: Final = f"""
+    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state < 2 AND due > $2 AND seq > $3 ORDER BY seq LIMIT $4"""
+PEEK_LEASED: Final = f"""
+    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state = 2 AND until > $2 AND seq > $3 ORDER BY seq LIMIT $4"""
+PEEK_ENDED: Final = f"""
+    SELECT {COLUMNS} FROM @.ended
+    WHERE queue = $1 AND state = $5 AND (forget IS NULL OR forget > $2) AND seq > $3 ORDER BY seq LIMIT $4"""
+
+# --------------------------------------------------------------------------------------------------------------- bells
+
+INSTANCE: Final = "SELECT instance, version FROM @.meta"
+NOTIFY: Final = "SELECT pg_notify($1, $2)"
