@@ -35,7 +35,7 @@ def places(engine: str, **options: Any) -> Iterator[Fresh]:
         elif engine == "sqlite":
             yield lambda: f"sqlite:{stack.enter_context(database())}"
         else:
-            ground = Ground()
+            ground = Ground()  # type: ignore[no-untyped-call]
             stack.callback(ground.close)
             server = stack.enter_context(_SERVERS[engine](ground, **options))
             numbers = itertools.count()
