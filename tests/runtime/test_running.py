@@ -305,7 +305,7 @@ async def test_queues_take_turns(connection, autojump_clock):
         ({"handle_signals": [99_999]}, ValueError),
         ({"handle_signals": signal.SIGTERM}, ValueError),
     ],
-    ids=str,
+    ids=lambda value: re.sub(r" at 0x\w+", "", str(value)),  # an address would be another name in each process
 )
 def test_a_worker_refuses_what_it_cannot_do(settings, error):
     [(name, value)] = settings.items()
