@@ -7,8 +7,7 @@ import urllib.request
 from urllib.parse import quote
 
 from tests.servers.ground import find_program
-from tests.servers.redis import wait_until
-from tests.servers.server import Server
+from tests.servers.server import Server, wait_until
 
 
 class Nats(Server):

@@ -1,11 +1,10 @@
 """Private Redis servers: alone, as a replica, with a sentinel, as a cluster."""
 
 import subprocess
-import time
 from urllib.parse import quote
 
 from tests.servers.ground import find_program
-from tests.servers.server import Server, ServerError
+from tests.servers.server import Server, ServerError, wait_until
 
 
 def quoted(text):
@@ -145,15 +144,6 @@ class Redis(Server):
             return not followed or "master_link_status:up" in self.command("INFO", "replication", timeout=1)
         except (ServerError, subprocess.TimeoutExpired):
             return False
-
-
-def wait_until(question, what, within=20.0):
-    """Ask again and again until the answer is true: servers that talk to each other send us no event."""
-    deadline = time.monotonic() + within
-    while not question():
-        if time.monotonic() > deadline:
-            raise ServerError(f"within {within} s, {what}")
-        time.sleep(0.02)
 
 
 def open_cluster(ground, count=3, **options):

@@ -16,6 +16,15 @@ class ServerError(Exception):
     """A server did not do as it was told; the message has the end of its log."""
 
 
+def wait_until(question, what, within=20.0):
+    """Ask again and again until the answer is true: servers that talk to each other send us no event."""
+    deadline = time.monotonic() + within
+    while not question():
+        if time.monotonic() > deadline:
+            raise ServerError(f"within {within} s, {what}")
+        time.sleep(0.02)
+
+
 def lives(pid):
     """Whether a process of ours or of somebody else is there, and not only waiting to be buried."""
     try:

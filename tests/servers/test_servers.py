@@ -12,8 +12,8 @@ from tests.servers.ground import Ground, MissingServerError, find_program
 from tests.servers.nats import Nats
 from tests.servers.postgres import Postgres
 from tests.servers.rabbitmq import RabbitMQ
-from tests.servers.redis import Redis, wait_until
-from tests.servers.server import ServerError, lives
+from tests.servers.redis import Redis
+from tests.servers.server import ServerError, lives, wait_until
 
 SHARED = ["redis_server", "postgres_server", "rabbitmq_server", "nats_server"]
 QUICK = [Redis, Postgres, Nats]
