@@ -1,0 +1,371 @@
+"""A channel: calls that are answered in order, messages that are confirmed, and messages that arrive."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, TypeAlias, final
+
+import attrs
+import trio
+from pamqp import base, commands
+
+from trepid.errors import BrokerLostError
+from trepid.wire.amqp import frames
+from trepid.wire.amqp.frames import Delivered
+from trepid.wire.link import ProtocolError
+from trepid.wire.reply import Reply
+
+Take: TypeAlias = Callable[[Delivered], None]
+Target: TypeAlias = tuple[str, str]
+"""An exchange and a routing key."""
+
+
+@attrs.define(eq=False)
+class ChannelClosedError(Exception):
+    """The server has closed a channel: what was asked for is not there, or not allowed.
+
+    Attributes:
+      code: of the protocol: 403 refused, 404 not found, 405 locked, 406 precondition failed.
+      text: what the server said.
+    """
+
+    code: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.text}"
+
+
+class Carrier(Protocol):
+    """What a channel asks of its connection."""
+
+    frame_max: int
+
+    def write(self, *data: bytes) -> None:
+        """Write soon.  Raises BrokerLostError if the connection is lost."""
+        ...
+
+    def gone(self) -> BrokerLostError:
+        """Return why the connection was lost."""
+        ...
+
+    def left(self, number: int) -> None:
+        """Forget a channel, once both sides have closed it."""
+        ...
+
+
+@final
+class Batch:
+    """Messages whose confirmations somebody waits for together.
+
+    Args:
+      done: called once with each outcome there is, when the last one is there: the indexes of messages that no queue
+        took, and of those that the server refused; or with the error, if the channel was lost first.
+    """
+
+    __slots__ = ("_done", "_left", "_sealed", "refused", "returned")
+
+    def __init__(self, done: Callable[[Batch, Exception | None], None]) -> None:
+        self._done: Callable[[Batch, Exception | None], None] | None = done
+        self._left = 0
+        self._sealed = False
+        self.returned: set[int] = set()
+        self.refused: set[int] = set()
+
+    def expect(self) -> None:
+        """One more message is under way."""
+        self._left += 1
+
+    def seal(self) -> None:
+        """No more messages follow."""
+        self._sealed = True
+        self._finish()
+
+    def confirm(self) -> None:
+        """One message has its confirmation."""
+        self._left -= 1
+        if not self._left:
+            self._finish()
+
+    def fail(self, error: Exception) -> None:
+        """The channel is lost; nobody knows what became of the rest."""
+        done, self._done = self._done, None
+        if done is not None:
+            done(self, error)
+
+    def _finish(self) -> None:
+        if self._sealed and not self._left and self._done is not None:
+            done, self._done = self._done, None
+            done(self, None)
+
+
+@attrs.define(eq=False)
+class _Pending:
+    batch: Batch
+    index: int
+    properties: bytes
+
+
+@final
+class Channel:
+    """An open channel.  Made by :meth:`Amqp.channel`.
+
+    Attributes:
+      error: why it is closed, once it is.
+      lost: called once when it is closed, unless we closed it ourselves.
+      cancelled: called with the tag of a consumer that the server has ended.
+    """
+
+    def __init__(self, carrier: Carrier, number: int) -> None:
+        self.number = number
+        self.error: Exception | None = None
+        self.lost: Callable[[Exception], None] | None = None
+        self.cancelled: Callable[[str], None] | None = None
+        self._carrier = carrier
+        self._asked: deque[Reply[Any]] = deque()
+        self._takers: deque[Take] = deque()
+        self._consumers: dict[str, Take] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._published = 0
+        self._coming: Delivered | None = None
+        self._then: Take = self._unwanted
+        self._closing = False
+        self._addresses: dict[Target, bytes] = {}
+
+    # ------------------------------------------------------------------------------------------------- asking
+
+    def ask(self, method: base.Frame) -> Reply[Any]:
+        """Send a method that is answered; the answer can be waited for, or left alone.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: if the channel, or the connection, is lost.
+        """
+        self._check()
+        self._carrier.write(frames.marshal(method, self.number))
+        reply: Reply[Any] = Reply()
+        self._asked.append(reply)
+        return reply
+
+    async def call(self, method: base.Frame) -> Any:
+        """Send a method and return its answer.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`; also if it is lost meanwhile.
+
+        Cancellation: the method was sent; its answer is dropped when it comes.
+        """
+        return await self.ask(method).wait()
+
+    def tell(self, method: base.Frame) -> None:
+        """Send a method that is not answered.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`.
+        """
+        self._check()
+        self._carrier.write(frames.marshal(method, self.number))
+
+    async def close(self) -> None:
+        """Close the channel; what it holds unacknowledged goes back to its queues.  Nothing, if it is closed."""
+        if self.error is None:
+            self._closing = True
+            try:
+                await self.call(commands.Channel.Close(200, "bye", 0, 0))
+            except (ChannelClosedError, BrokerLostError):
+                return
+            self._end(ChannelClosedError(200, "closed by us"))
+            self._carrier.left(self.number)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise _again(self.error)
+
+    # --------------------------------------------------------------------------------------------- publishing
+
+    def publish(self, to: Target, properties: bytes, body: bytes, batch: Batch, index: int) -> None:
+        """Publish a message, mandatory, and note that *batch* waits for its confirmation.  Never waits.
+
+        The channel must be in the mode of confirmation.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`.
+        """
+        self._check()
+        head = self._addresses.get(to)
+        if head is None:
+            if len(self._addresses) > 1000:
+                self._addresses.clear()
+            head = self._addresses[to] = frames.address(self.number, *to)
+        self._carrier.write(head, *frames.contents(self.number, properties, body, self._carrier.frame_max))
+        self._published += 1
+        self._pending[self._published] = _Pending(batch, index, properties)
+        batch.expect()
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Acknowledge a message, or all up to it.  Never waits."""
+        self._check()
+        self._carrier.write(frames.acknowledgement(self.number, tag, multiple=multiple))
+
+    def nack(self, tag: int, *, requeue: bool = True) -> None:
+        """Give a message back, or let the server drop it.  Never waits."""
+        self._check()
+        self._carrier.write(frames.rejection(self.number, tag, requeue=requeue))
+
+    # ---------------------------------------------------------------------------------------------- consuming
+
+    def consume(self, queue: str, tag: str, take: Take, *, prefetch: int, **arguments: Any) -> Reply[Any]:
+        """Let the messages of a queue be handed to *take*, at most *prefetch* of them unacknowledged.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`.
+        """
+        self.ask(commands.Basic.Qos(prefetch_count=min(prefetch, 65_535)))
+        self._consumers[tag] = take
+        return self.ask(commands.Basic.Consume(queue=queue, consumer_tag=tag, arguments=dict(arguments)))
+
+    def get(self, queue: str, take: Take) -> Reply[bool]:
+        """Ask for one message, which is handed to *take*, whoever waits; the answer is whether there was one.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`.
+        """
+        reply = self.ask(commands.Basic.Get(queue=queue))
+        self._takers.append(take)
+        return reply
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def received(self, kind: int, payload: bytes) -> None:
+        """Read a frame of this channel.  Called by the connection.
+
+        Raises:
+          ProtocolError: if it makes no sense.
+        """
+        if kind == frames.METHOD:
+            self._method(payload)
+        elif self._coming is None:
+            raise ProtocolError("a message that nobody announced")
+        elif kind == frames.HEADER:
+            if frames.begin_content(self._coming, payload):
+                self._arrived(self._coming)
+        elif frames.more_content(self._coming, payload):
+            self._arrived(self._coming)
+
+    def _arrived(self, message: Delivered) -> None:
+        self._coming = None
+        self._then(message)
+
+    def _method(self, payload: bytes) -> None:
+        if self._coming is not None:
+            raise ProtocolError("a method in the middle of a message")
+        match frames.number_of(payload):
+            case frames.DELIVER:
+                self._coming = coming = frames.delivered(payload)
+                self._then = self._consumers.get(coming.consumer, self._unwanted)
+            case frames.ACK:
+                self._confirmed(*frames.confirmed(payload), refused=False)
+            case frames.NACK:
+                self._confirmed(*frames.confirmed(payload), refused=True)
+            case frames.GET_OK:
+                self._coming = frames.got(payload)
+                self._then = partial(self._got, self._next_taker(), self._next_asked())
+            case frames.GET_EMPTY:
+                self._next_taker()
+                self._next_asked().set(False)
+            case frames.RETURN:
+                self._coming = frames.returned(payload)
+                self._then = self._came_back
+            case _:
+                self._seldom(frames.method_of(payload))
+
+    def _got(self, take: Take, reply: Reply[bool], message: Delivered) -> None:
+        take(message)
+        reply.set(True)
+
+    def _next_taker(self) -> Take:
+        if not self._takers:
+            raise ProtocolError("a message that nobody asked for")
+        return self._takers.popleft()
+
+    def _next_asked(self) -> Reply[Any]:
+        if not self._asked:
+            raise ProtocolError("an answer that nobody asked for")
+        return self._asked.popleft()
+
+    def _seldom(self, method: base.Frame) -> None:
+        match method:
+            case commands.Channel.Close():
+                self._carrier.write(frames.marshal(commands.Channel.CloseOk(), self.number))
+                self._carrier.left(self.number)
+                self.fail(ChannelClosedError(int(method.reply_code or 0), str(method.reply_text)))
+            case commands.Basic.Cancel():
+                tag = str(method.consumer_tag)
+                self._consumers.pop(tag, None)
+                if self.cancelled is not None:
+                    self.cancelled(tag)
+            case commands.Basic.CancelOk():
+                self._consumers.pop(str(method.consumer_tag), None)
+                self._next_asked().set(method)
+            case _:
+                self._next_asked().set(method)
+
+    def _confirmed(self, tag: int, multiple: bool, *, refused: bool) -> None:  # noqa: FBT001 - as it is read
+        pending = self._pending
+        if multiple:
+            tags = []
+            for each in pending:  # in the order of publishing
+                if each > tag and tag:
+                    break
+                tags.append(each)
+        else:
+            tags = [tag]
+        for each in tags:
+            item = pending.pop(each, None)
+            if item is None:
+                raise ProtocolError(f"a confirmation of message {each}, which is not under way")
+            if refused:
+                item.batch.refused.add(item.index)
+            item.batch.confirm()
+
+    def _came_back(self, message: Delivered) -> None:
+        # What comes back does so before its confirmation, with the properties that it was sent with.
+        for item in self._pending.values():
+            if item.properties == message.properties and item.index not in item.batch.returned:
+                item.batch.returned.add(item.index)
+                return
+
+    def _unwanted(self, message: Delivered) -> None:
+        # For a consumer that was cancelled: back to the queue.
+        if self.error is None and message.tag:
+            self.nack(message.tag)
+
+    # ------------------------------------------------------------------------------------------------- ending
+
+    def fail(self, error: Exception) -> None:
+        """The channel is lost: everybody who waits is told.  Idempotent."""
+        if self._end(error) and self.lost is not None and not self._closing:
+            self.lost(error)
+
+    def _end(self, error: Exception) -> bool:
+        if self.error is not None:
+            return False
+        self.error = error
+        asked, self._asked = self._asked, deque()
+        pending, self._pending = self._pending, {}
+        self._consumers.clear()
+        for reply in asked:
+            reply.fail(_again(error))
+        for batch in dict.fromkeys(item.batch for item in pending.values()):
+            batch.fail(_again(error))
+        return True
+
+
+def _again(error: Exception) -> Exception:
+    """Return the error anew: one is raised in many tasks."""
+    if isinstance(error, ChannelClosedError):
+        return ChannelClosedError(error.code, error.text)
+    return type(error)(*error.args)
