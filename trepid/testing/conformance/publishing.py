@@ -88,7 +88,7 @@ async def a_duplicate_is_recognised_after_removal(world: World) -> None:
     same("messages that can be leased", await world.lease(), [])
 
 
-@case(hours=True)
+@case("purge", hours=True)
 async def a_duplicate_is_recognised_for_ten_minutes(world: World) -> None:
     """The memory of a removed message lasts ten minutes, whatever happens in between."""
     again = world.publication()

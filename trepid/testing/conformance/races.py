@@ -181,7 +181,8 @@ async def publishing_races_the_end_of_the_holder(world: World) -> None:
             await world.end(each)
 
 
-@case("unique", "requeue")
+# As above, in uniqueness.py: the keys of dead letters that cannot be looked at are compared when they are leased.
+@case("unique", "requeue", "peek")
 async def publishing_races_a_requeue(world: World) -> None:
     """One of the two gets the key."""
     other = await world.other_session()

@@ -246,7 +246,7 @@ async def random_lives_follow_the_rules(world: World) -> None:
             await _walk(fresh, seed)
 
 
-@case("exact_stats", "cancel_waiting")
+@case("exact_stats", "cancel_waiting", "purge")
 async def nothing_is_lost_or_doubled(world: World) -> None:
     """What was accepted is in one state or was removed, after any storm of publishes, ends, cancels and purges."""
     dice = random.Random(7)  # noqa: S311 - a fixed sequence is the point
