@@ -92,9 +92,14 @@ def test_what_is_neither_url_nor_broker(wrong):
         trepid.open_connection(wrong)
 
 
-def test_a_second_engine_for_results_is_not_there_yet():
-    with pytest.raises(trepid.UnsupportedError, match="a second engine for results"):
-        trepid.open_connection("memory:", results="memory:")
+async def test_a_second_engine_is_refused_by_who_needs_none():
+    with pytest.raises(
+        trepid.UnsupportedError, match="memory does not support a second engine .* keeps its results itself"
+    ):
+        async with trepid.open_connection("memory:", results="memory:"):
+            pytest.fail("it needs none")
+    with pytest.raises(trepid.BrokerURLError):
+        trepid.open_connection("memory:", results="nowhere")
 
 
 @pytest.mark.parametrize(

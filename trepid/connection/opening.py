@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from trepid.brokers.assisted import AssistedBroker
 from trepid.connection.connection import Connection
 from trepid.connection.patience import Patience
 from trepid.connection.urls import broker_at
-from trepid.errors import UnsupportedError
 from trepid.ports.broker import Broker
 
 
@@ -27,14 +27,15 @@ def open_connection(
 
     Raises:
       BrokerURLError: if the URL cannot be used; at this call.
-      UnsupportedError: if this version has no such engine.
+      UnsupportedError: if this version has no such engine; on entering, if the broker needs no second engine, or
+        that cannot help.
       BrokerFileError, BrokerLostError: on entering, if the broker cannot be opened.
 
     The body's exception is never wrapped in a group.  Leaving the block closes the broker within seconds.
     """
     broker = url_or_broker if isinstance(url_or_broker, Broker) else broker_at(url_or_broker)
     if results is not None:
-        raise UnsupportedError("a second engine for results", str(broker), "it keeps its results itself")
+        broker = AssistedBroker(broker, results if isinstance(results, Broker) else broker_at(results))
     return _open(broker, Patience(wait_for_broker))
 
 

@@ -1,0 +1,283 @@
+"""Publishing: the id and the unique key are claimed, the ticket is published, the claims are confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+from msgspec.structs import replace
+
+from trepid.brokers.assisted.deeds import (
+    CLAIM_FOR,
+    TICKET_FOR,
+    Deed,
+    Holder,
+    cancelled,
+    claimed,
+    dump,
+    kept_for,
+    load,
+    ticket_id,
+)
+from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange, holder_key
+from trepid.ports.broker import Session
+from trepid.ports.messages import Publication
+from trepid.ports.records import Claim, Drop, Read, Step, Write
+from trepid.rules.life import READY
+from trepid.rules.publishing import REMEMBERED, Published, Publishing, PublishToken
+
+_REFUSED = (Publishing.CONFLICT, Publishing.NO_QUEUE, Publishing.NOT_STORED)
+
+
+def _past_key(queue: str, token: PublishToken) -> str:
+    return f"past/{queue}/{token[0]}/{token[1]:x}"
+
+
+@attrs.define(eq=False)
+class _Draft:
+    """One publication on its way."""
+
+    item: Publication
+    deed: Deed
+    answer: Published | None = None
+    # Whether the ticket goes to the main engine, once more or for the first time.
+    goes: bool = False
+    fresh: bool = False
+    claimed: bool = False
+    # A message that waits, to be withdrawn for this one.
+    victim: Name | None = None
+    key_kept: bytes | None = None
+
+    @property
+    def name(self) -> Name:
+        return (self.item.queue, self.item.id)
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.item.id, self.item.token)
+
+    @property
+    def key(self) -> str | None:
+        return None if self.item.unique is None else holder_key((self.item.queue, self.item.unique.key))
+
+    def is_(self, outcome: Publishing, id: str | None = None) -> None:
+        self.answer = Published(outcome, id or self.item.id)
+
+    @property
+    def ticket(self) -> Publication:
+        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None)
+
+
+@final
+class Drafts:
+    """A batch of publications: :meth:`claim`, then publish the :attr:`tickets`, then :meth:`confirm` or :meth:`undo`.
+
+    A crash after the claims leaves them for a minute; then id and key are free again.  A crash, or a lost reply, after
+    the tickets were published leaves messages that run, and whose deeds are made by whoever leases them.
+    """
+
+    def __init__(self, register: Register, main: Session, batch: Sequence[Publication]) -> None:
+        self._register = register
+        self._main = main
+        self._batch = batch
+        self._drafts: list[_Draft] = []
+
+    @property
+    def tickets(self) -> list[Publication]:
+        """What the main engine is to store."""
+        return [draft.ticket for draft in self._drafts if draft.goes]
+
+    @property
+    def answers(self) -> list[Published]:
+        """The reply for each publication."""
+        return [draft.answer or Published(Publishing.NOT_STORED, draft.item.id) for draft in self._drafts]
+
+    async def claim(self) -> bool:
+        """Claim ids and keys; return whether anything is left to be published."""
+        now = await self._main.now()
+        steps: list[Step] = []
+        queues = list(dict.fromkeys(item.queue for item in self._batch))
+        steps += [Read(epoch_key(queue)) for queue in queues]
+        for item in self._batch:
+            deed = self._register.marked(claimed(item, self._register.known_epoch(item.queue), now))
+            draft = _Draft(item, deed)
+            self._drafts.append(draft)
+            steps += [
+                Read(_past_key(item.queue, item.token)),
+                Claim(deed_key(draft.name), dump(draft.deed), CLAIM_FOR),
+            ]
+            if draft.key is not None:
+                steps.append(Claim(draft.key, dump(draft.holder), CLAIM_FOR))
+        found = iter(await self._register.carry_out(steps))
+        for queue in queues:
+            self._register.saw_epoch(queue, next(found))
+        for draft in self._drafts:
+            past, kept = next(found), next(found)
+            draft.key_kept = None if draft.key is None else next(found)
+            await self._decide(draft, past, kept, now)
+        if any(draft.answer is not None and draft.answer.outcome is Publishing.CONFLICT for draft in self._drafts):
+            await self.undo()
+            return False
+        for draft in self._drafts:
+            if draft.victim is not None:
+                await self._withdraw(draft)
+        return any(draft.goes for draft in self._drafts)
+
+    async def _decide(self, draft: _Draft, past: bytes | None, kept: bytes | None, now: float) -> None:
+        """Find out what a publication is: new, a repetition, or in somebody's way."""
+        entry = self._register.entry(draft.name, kept, now)
+        known = None if kept == dump(draft.deed) else entry.stored
+        draft.claimed = known is None
+        if past is not None or (known is not None and known.token == draft.item.token):
+            await self._repeat(draft, entry, known if past is None else None)
+            return
+        if known is not None:
+            if entry.deed is not None and entry.deed.live:
+                draft.is_(Publishing.EXISTING)
+                await self._undo(draft)
+                return
+            # It has ended, or its queue was emptied: this is a new run, and the old publish is remembered for a while.
+            steps = [
+                Claim(_past_key(draft.item.queue, known.token), b"", REMEMBERED),
+                exchange(deed_key(draft.name), draft.deed, CLAIM_FOR, kept),
+            ]
+            steps += self._register.freeing(draft.name, known) if known.unique != draft.deed.unique else []
+            before = (await self._register.carry_out(steps))[1]
+            if before != kept:
+                await self._decide(draft, None, before, now)
+                return
+            draft.claimed = True
+        draft.goes = draft.fresh = True
+        draft.is_(Publishing.ACCEPTED)
+        if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
+            await self._contend(draft, draft.key_kept)
+
+    async def _repeat(self, draft: _Draft, entry: Entry, known: Deed | None) -> None:
+        """The same publish again; its ticket goes once more if the first one may never have arrived."""
+        draft.is_(Publishing.DUPLICATE)
+        if past_is_twin := any(other.goes and other.name == draft.name for other in self._drafts if other is not draft):
+            known = None
+        if known is None:
+            if draft.claimed and not past_is_twin:
+                await self._undo(draft)
+            return
+        if known.sure or not known.live:
+            return
+        draft.deed = known
+        if self._main.capabilities.deduplication != "always" and not known.surplus:
+
+            def doubt(entry: Entry) -> Deed | None:
+                deed = entry.stored
+                doubted = deed is not None and not deed.sure and deed.token == draft.item.token
+                return replace(deed, surplus=True) if deed is not None and doubted else None
+
+            done = await self._register.change({draft.name: (entry, doubt)})
+            changed = done[draft.name][1]
+            if changed is None:
+                return  # it has just become sure
+            draft.deed = changed
+        draft.goes = True
+
+    async def _contend(self, draft: _Draft, kept: bytes) -> bool:
+        """The unique key is taken: by somebody who lives, or by what is left of somebody.
+
+        Returns whether it can be taken over from ``draft.victim``.
+        """
+        draft.victim = None
+        assert draft.item.unique is not None
+        name = (draft.item.queue, draft.item.unique.key)
+        found = await self._register.live_holder(name, kept)
+        if found is None:
+            draft.victim = draft.name
+            return True
+        holder, entry = found
+        waits = entry.deed is not None and entry.deed.state is READY
+        if draft.item.unique.on_conflict == "replace" and waits:
+            draft.victim = (draft.item.queue, holder.id)
+            return True
+        conflict = draft.item.unique.on_conflict == "raise"
+        draft.is_(Publishing.CONFLICT if conflict else Publishing.EXISTING, holder.id)
+        await self._undo(draft)
+        return False
+
+    async def _withdraw(self, draft: _Draft) -> None:
+        """Take over the unique key: from what has ended, or from a message that waits and is withdrawn for it."""
+        victim, key, kept = draft.victim, draft.key, draft.key_kept
+        assert victim is not None
+        assert key is not None
+        assert kept is not None
+        if victim != draft.name:
+            entry = (await self._register.read([victim]))[victim]
+
+            def withdrawn(entry: Entry) -> Deed | None:
+                if entry.deed is None or entry.deed.state is not READY:
+                    return None
+                return cancelled(entry.deed, entry.now, f"replaced by {draft.item.id}")
+
+            await self._register.change({victim: (entry, withdrawn)})
+        (before,) = await self._register.carry_out([exchange(key, draft.holder, CLAIM_FOR, kept)])
+        if before in (kept, dump(draft.holder)):
+            return
+        if before is None:
+            (before,) = await self._register.carry_out([Claim(key, dump(draft.holder), CLAIM_FOR)])
+            if before is None:
+                return
+        draft.key_kept = before
+        if await self._contend(draft, before):
+            await self._withdraw(draft)
+
+    async def confirm(self, replies: Sequence[Published]) -> None:
+        """The main engine has answered: the claims become deeds, or are given back."""
+        gone = [draft for draft in self._drafts if draft.goes]
+        refused = next((reply for reply in replies if reply.outcome in _REFUSED), None)
+        if refused is not None:
+            for draft, reply in zip(gone, replies, strict=True):
+                outcome = reply.outcome if reply.outcome in _REFUSED else Publishing.NOT_STORED
+                draft.is_(outcome)
+            await self.undo()
+            return
+        now = await self._main.now()
+        steps: list[Step] = []
+        for draft in gone:
+            sure = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
+            ttl = kept_for(sure, now)
+            steps.append(Write(deed_key(draft.name), dump(sure), ttl, dump(draft.deed)))
+            if draft.key is not None:
+                steps.append(Write(draft.key, dump(draft.holder), TICKET_FOR, dump(draft.holder)))
+        found = iter(await self._register.carry_out(steps))
+        for draft in gone:
+            before = load(next(found))
+            if draft.key is not None:
+                next(found)
+            if before is None:
+                await self._late(draft)
+
+    async def _late(self, draft: _Draft) -> None:
+        """The claim ran out while the ticket was on its way: it is claimed again, unless the id is taken by now."""
+        sure = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
+        steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR)]
+        if draft.key is not None:
+            steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
+        before = load((await self._register.carry_out(steps))[0])
+        if before is not None and before.token != draft.item.token:
+            draft.is_(Publishing.EXISTING)  # our ticket fits no deed any more, and is thrown away
+
+    async def undo(self) -> None:
+        """Give back all claims of this batch."""
+        for draft in self._drafts:
+            await self._undo(draft)
+            if draft.answer is not None and draft.answer.outcome is Publishing.ACCEPTED:
+                draft.is_(Publishing.NOT_STORED)
+            draft.goes = False
+
+    async def _undo(self, draft: _Draft) -> None:
+        steps: list[Step] = []
+        if draft.claimed:
+            steps.append(Drop(deed_key(draft.name), dump(draft.deed)))
+            draft.claimed = False
+        draft.goes = False
+        if draft.key is not None and (draft.key_kept is None or draft.victim is not None):
+            steps.append(Drop(draft.key, dump(draft.holder)))
+        if steps:
+            await self._register.carry_out(steps)
