@@ -126,7 +126,9 @@ class AssistedSession(Session):
             except (BrokerLostError, BrokerBusyError):
                 raise  # it may have arrived: the claims stand for a minute, and a repetition finds them
             except Exception:
-                await drafts.undo()
+                # Refused: nothing was stored.  If this fails, the claims run out by themselves.
+                with trio.move_on_after(_GIVE_BACK_WITHIN, shield=True), suppress(Exception):
+                    await drafts.undo()
                 raise
             await drafts.confirm(replies)
             self._held.tell()
