@@ -8,6 +8,7 @@ import trio
 
 from trepid.brokers.memory import MemoryBroker
 from trepid.brokers.postgres import PostgreSQLBroker
+from trepid.brokers.redis import RedisBroker
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.testing.conformance import CASES, check_broker
 
@@ -43,6 +44,20 @@ async def test_sqlite(name, tmp_path):
 
     conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
     assert conformance.passed == (name,), "SQLite supports everything"
+
+
+PREFIXES = itertools.count()
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_redis(name, redis_server):
+    clock = BentClock()
+
+    def make_broker():
+        return RedisBroker(f"{redis_server.url}?prefix=suite{next(PREFIXES)}", clock=clock)
+
+    conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
+    assert conformance.passed == (name,), "Redis supports everything"
 
 
 SCHEMAS = itertools.count()

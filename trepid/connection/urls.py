@@ -10,7 +10,7 @@ from trepid.errors import BrokerURLError, UnsupportedError
 from trepid.ports.broker import Broker
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
-_PLANNED: Final = ("redis", "rediss", "amqp", "amqps", "nats", "tls")
+_PLANNED: Final = ("amqp", "amqps", "nats", "tls")
 
 
 def _memory(url: str, rest: str) -> Broker:
@@ -37,11 +37,22 @@ def _postgresql(url: str, rest: str) -> Broker:  # noqa: ARG001 - libpq wants th
     return PostgreSQLBroker(url)
 
 
+def _redis(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
+    try:
+        from trepid.brokers.redis import RedisBroker
+    except ImportError as exc:
+        raise UnsupportedError("redis:", "this installation", f"pip install 'trepid[redis]' ({exc})") from exc
+    return RedisBroker(url)
+
+
+_REDIS: Final = ("redis", "rediss", "unix", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster")
+
 _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "postgres": _postgresql,
+    **dict.fromkeys((*_REDIS, "rediss+cluster"), _redis),
 }
 
 

@@ -1,0 +1,104 @@
+"""Queues, dead letters and removal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from trepid.brokers.redis.engine import Engine
+from trepid.brokers.redis.rows import unpack
+from trepid.brokers.redis.scripts import CANCEL, DECLARE, DELETE, EXPIRE, PAUSE, PURGE, REQUEUE, SWEEP
+from trepid.errors import QueueBusyError, UnknownQueueError
+from trepid.rules.life import CancelReply, State
+
+_AT_ONCE: Final = 500
+_CANCELS: Final = {
+    ord("W"): CancelReply.WITHDRAWN,
+    ord("R"): CancelReply.REQUESTED,
+    ord("F"): CancelReply.FINISHED,
+    ord("U"): CancelReply.UNKNOWN,
+}
+
+
+async def names(engine: Engine) -> list[str]:
+    """Return the names of all queues, sorted."""
+    listed = await engine.servers.call(engine.keys.queues, "SMEMBERS", engine.keys.queues)
+    return sorted(name.decode() for name in listed)
+
+
+async def declare(engine: Engine, queues: Sequence[str]) -> None:
+    """Make queues exist."""
+    await engine.run(DECLARE, queues, list(queues), engine.keys.queues)
+
+
+async def delete(engine: Engine, queue: str) -> None:
+    """Remove a queue with everything in it, unless a message of it is leased."""
+    leased: int = await engine.run(DELETE, [queue], queue, engine.keys.queues)
+    while leased < 0:
+        leased = await engine.run(DELETE, [queue], queue, engine.keys.queues)
+    if leased:
+        raise QueueBusyError(queue, leased)
+
+
+async def pause(engine: Engine, queue: str, *, paused: bool) -> None:
+    """Pause or resume a queue."""
+    if await engine.run(PAUSE, [queue], paused) is None:
+        raise UnknownQueueError(queue)
+
+
+async def cancel(engine: Engine, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
+    """Withdraw waiting messages, and ask for leased ones to be stopped."""
+    answer = await engine.run(CANCEL, [queue], list(ids), reason, engine.keys.asked)
+    return [_CANCELS[letter] for letter in answer]
+
+
+async def settle_the_past(engine: Engine, queue: str) -> int:
+    """Carry out all that time has decided in a queue, in steps that keep nobody waiting, and return how much it was."""
+    total: int = max(0, await engine.run(SWEEP, [queue], 100))
+    moved = total
+    while moved >= 100:
+        moved = await engine.run(SWEEP, [queue], 100)
+        total += max(moved, 0)
+    return total
+
+
+async def requeue(engine: Engine, queue: str, ids: Sequence[str] | None, limit: int) -> int:
+    """Bring dead messages back; those whose unique key is taken stay dead."""
+    await settle_the_past(engine, queue)
+    came = after = 0
+    chosen = None if ids is None else list(ids)
+    while came < limit:
+        packed: Any = await engine.run(REQUEUE, [queue], chosen, after, min(limit - came, _AT_ONCE))
+        if packed is None:
+            raise UnknownQueueError(queue)
+        more, last = unpack(packed)
+        came += more
+        if last is False:
+            break
+        after = last
+    return came
+
+
+async def purge(engine: Engine, queue: str, states: Sequence[State], ids: Sequence[str] | None, limit: int) -> int:
+    """Forget messages in some states, leased ones never."""
+    await settle_the_past(engine, queue)
+    gone: int = 0
+    chosen = None if ids is None else list(ids)
+    while True:
+        most = min(limit - gone, _AT_ONCE)
+        more = await engine.run(PURGE, [queue], [str(state) for state in states], chosen, most)
+        if more is None:
+            raise UnknownQueueError(queue)
+        gone += more
+        if more < _AT_ONCE or gone >= limit:
+            return gone
+
+
+async def expire_owner(engine: Engine, queues: Sequence[str], owner: str) -> int:
+    """Expire all leases of an owner."""
+    total: int = await engine.run(EXPIRE, queues, owner, _AT_ONCE)
+    ended = total
+    while ended >= _AT_ONCE:
+        ended = await engine.run(EXPIRE, queues, owner, _AT_ONCE)
+        total += ended
+    return total

@@ -1,0 +1,115 @@
+"""Leases, as scripts grant and extend them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias, final
+
+import attrs
+import trio
+
+from trepid.brokers.redis.engine import Engine
+from trepid.brokers.redis.publishing import Parcel
+from trepid.brokers.redis.rows import unpack
+from trepid.brokers.redis.scripts import EXTEND, LEASE, OWN
+from trepid.brokers.redis.settling import REPLIES
+from trepid.ports.messages import Delivery, Extension, Ref
+
+_Meta: TypeAlias = tuple[int, str, int, int, int, int, int, float, float, Any, Any, Any]
+
+HANDED_OVER_WITHIN: Final = 1.0
+"""Seconds for which a cancelled call waits for what it may have been granted: on a healthy server, no lease is lost."""
+
+
+@final
+@attrs.frozen
+class Claim:
+    """What was granted.
+
+    Attributes:
+      deliveries: the leases.
+      turned: whether it mattered which queue was asked first.
+      wait: seconds after which time alone may make something leasable, or None; only known where nothing was.
+    """
+
+    deliveries: list[Delivery]
+    turned: bool
+    wait: float | None
+
+
+@final
+@attrs.frozen
+class Wish:
+    """What a call of ``lease`` asks for; see the port."""
+
+    queues: Sequence[str]
+    limit: int
+    lease_for: float
+    owner: str
+
+
+async def lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
+    """Lease what is there; with *waits* the next publish rings."""
+    # Counted from before it is asked for, so that it never ends later here than there.
+    deadline = trio.current_time() + wish.lease_for
+    queues = wish.queues
+    told = (wish.limit, wish.lease_for, wish.owner, turn, waits)
+    packed, *payloads = await engine.run(LEASE, queues, *told, through=HANDED_OVER_WITHIN)
+    granted: tuple[float, bool, Any, list[_Meta]] = unpack(packed)
+    now, turned, wait, metas = granted
+    now = float(now)
+    deliveries = [
+        Delivery(
+            queues[place - 1],
+            id,
+            (seq, delivery),
+            payload,
+            priority,
+            failures,
+            crashes,
+            float(due),
+            float(enqueued),
+            now,
+            deadline,
+            None if stray is False else float(stray),
+            None if result_ttl is False else float(result_ttl),
+            None if max_crashes is False else max_crashes,
+        )
+        for (
+            place,
+            id,
+            seq,
+            delivery,
+            priority,
+            failures,
+            crashes,
+            due,
+            enqueued,
+            stray,
+            result_ttl,
+            max_crashes,
+        ), payload in zip(metas, payloads, strict=True)
+    ]
+    return Claim(deliveries, turned, None if wait is False else float(wait))
+
+
+async def extend(engine: Engine, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
+    """Let leases run on."""
+    deadline = trio.current_time() + lease_for
+    parcel = Parcel(2)
+    items = [(parcel.place(ref.queue), ref.id, *ref.token) for ref in refs]
+    packed: list[Any] = unpack(await engine.run(EXTEND, parcel.queues, lease_for, items))
+    return [
+        Extension(REPLIES[reply], None if cancel is False else cancel, deadline if reply == "A" else 0.0)
+        for reply, cancel in packed
+    ]
+
+
+async def owned(engine: Engine, queues: Sequence[str], owner: str, *, asked: bool) -> list[tuple[Ref, str]]:
+    """Return the leases of an owner, in order of publishing, and why they were asked to stop, if they were."""
+    packed: list[tuple[int, str, int, int, Any]] = unpack(await engine.run(OWN, queues, owner, asked))
+    packed.sort(key=lambda found: found[2:4])
+    return [
+        (Ref(queues[place - 1], id, (seq, delivery)), "" if cancel is False else cancel)
+        for place, id, seq, delivery, cancel in packed
+    ]

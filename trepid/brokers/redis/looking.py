@@ -1,0 +1,132 @@
+"""Looking at messages: scripts read, and the rules say here what time has made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+
+from trepid.brokers.redis.engine import Engine
+from trepid.brokers.redis.rows import Row, load, read_failures, unpack
+from trepid.brokers.redis.scripts import AWAIT, COUNT, GET, PEEK
+from trepid.errors import UnknownQueueError
+from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
+from trepid.rules import lifecycle
+from trepid.rules.life import DONE, ENDED, READY, SCHEDULED, State
+
+_AT_ONCE: Final = 200
+
+
+def _view(row: Row, queue: str, id: str, payload: bytes | None, errors: bytes | None) -> MessageView:
+    return MessageView.of(
+        row.life,
+        queue=queue,
+        id=id,
+        priority=row.priority,
+        enqueued=row.enqueued,
+        payload=payload or b"",
+        errors=read_failures(errors),
+        unique=row.unique,
+    )
+
+
+async def get(engine: Engine, queue: str, id: str) -> MessageView | None:
+    """Return a message."""
+    now, *found = await engine.run(GET, [queue], id)
+    if not found:
+        return None
+    row = load(found[0], float(now))
+    return None if row is None else _view(row, queue, id, found[1], found[2])
+
+
+async def peek(engine: Engine, queue: str, state: State, limit: int, after: int) -> Page:
+    """Return some messages in a state, in the order of publishing."""
+    key = "waiting" if state in (READY, SCHEDULED) else str(state)
+    if state is State.LEASED:
+        return await _leased(engine, queue, limit, after)
+    views: list[MessageView] = []
+    places: list[int] = []
+    while True:
+        # One more than is wanted says whether there is more.
+        found = await engine.run(PEEK, [queue], key, after, min(_AT_ONCE, max(limit + 1, 10)))
+        if found is None:
+            raise UnknownQueueError(queue)
+        now, behind, ids, *columns = found
+        if behind:
+            continue
+        for id, blob, payload, errors in zip(ids, *columns, strict=True):
+            row = load(blob, float(now))
+            if row is None:
+                continue
+            after = row.life.seq
+            if row.life.state is state:
+                views.append(_view(row, queue, id.decode(), payload, errors))
+                places.append(row.life.seq)
+        if len(views) > limit or len(ids) < min(_AT_ONCE, max(limit + 1, 10)):
+            cursor = places[limit - 1] if len(views) > limit > 0 else None
+            return Page(tuple(views[:limit]), cursor)
+
+
+async def _leased(engine: Engine, queue: str, limit: int, after: int) -> Page:
+    # In the order in which they end, which is not that of publishing: but there are no more than workers have slots.
+    while True:
+        found = await engine.run(PEEK, [queue], "leased", "-inf", 100_000)
+        if found is None:
+            raise UnknownQueueError(queue)
+        now, behind, ids, *columns = found
+        if not behind:
+            break
+    rows: list[tuple[Row, Any]] = []
+    for id, blob, payload, errors in zip(ids, *columns, strict=True):
+        row = load(blob, float(now))
+        if row is not None and row.life.seq > after and row.life.state is State.LEASED:
+            rows.append((row, (id.decode(), payload, errors)))
+    rows.sort(key=lambda found: found[0].life.seq)
+    cursor = rows[limit - 1][0].life.seq if len(rows) > limit > 0 else None
+    return Page(tuple(_view(row, queue, *rest) for row, rest in rows[:limit]), cursor)
+
+
+@attrs.frozen
+class Found:
+    """How a message ended, if it has; and otherwise in how many seconds time alone may end it."""
+
+    ending: Ending | Absent
+    wait: float | None = None
+
+
+async def result(engine: Engine, queue: str, id: str, *, waits: bool) -> Found:
+    """Return how a message ended; with *waits* its end will be told."""
+    now, *found = await engine.run(AWAIT, [queue], id, waits)
+    row = load(found[0], float(now)) if found else None
+    if row is None:
+        return Found(Absent.GONE)
+    life = row.life
+    if life.state not in ENDED:
+        moment = lifecycle.next_change(life)
+        return Found(Absent.PENDING, None if moment is None else moment - float(now))
+    failures, done = read_failures(found[2]), life.state is DONE
+    return Found(
+        Ending(
+            life.state,
+            found[1] if done else None,
+            row.unreadable if done else None,
+            failures[-1] if failures else None,
+            life.reason,
+        )
+    )
+
+
+async def stats(engine: Engine, queue: str) -> QueueStats:
+    """Count the messages of a queue."""
+    packed: Any = await engine.run(COUNT, [queue])
+    while packed == -1:
+        packed = await engine.run(COUNT, [queue])
+    if packed is None:
+        raise UnknownQueueError(queue)
+    counted: Sequence[Any] = unpack(packed)
+    ready, scheduled, leased, done, dead, cancelled, paused = counted[:7]
+    oldest = counted[7] if len(counted) > 7 and counted[7] is not False else None
+    return QueueStats(
+        queue, ready, scheduled, leased, done, dead, cancelled, bool(paused), None if oldest is None else float(oldest)
+    )

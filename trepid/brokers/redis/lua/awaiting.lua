@@ -1,0 +1,10 @@
+-- A[3]: id; A[4]: whether the caller will wait.
+local q = queue(1)
+local blob = q and call('HGET', q.base .. 'life', A[3])
+if not blob then return {format('%.17g', now)} end
+local state = decode(blob)[STATE]
+if A[4] and state < DONE then
+  call('SADD', q.base .. 'watched', A[3])
+  call('EXPIRE', q.base .. 'watched', 3600)
+end
+return {format('%.17g', now), blob, call('HGET', q.base .. 'results', A[3]), call('HGET', q.base .. 'errors', A[3])}

@@ -1,0 +1,2 @@
+-- The time.
+return format('%.17g', now)

@@ -1,0 +1,74 @@
+-- What every script begins with: its arguments, the time, queues, and messages as tables.
+--
+-- KEYS[1] is the head (the clock's high-water mark, the last place given); the others are the queues' own hashes.
+-- ARGV[1] is packed: the time (or nil: the server's), whether this is a cluster, then what each script says.  A script
+-- reads, changes tables, and writes only at its end (flush): what fails before that has changed nothing.
+local call, decode, encode = redis.call, cmsgpack.unpack, cmsgpack.pack
+local floor, format, min, max, sub = math.floor, string.format, math.min, math.max, string.sub
+local A = decode(ARGV[1])
+local head = call('HMGET', KEYS[1], 'clock', 'seq')
+local now = A[1]
+if not now then
+  local time = call('TIME')
+  now = time[1] + time[2] / 1000000
+end
+now = max(now, tonumber(head[1] or 0))
+-- In a cluster queues give places by themselves; their numbers keep the places of different queues apart.
+local stride, seq = 1, tonumber(head[2] or 0)
+if A[2] then stride, seq = 65536, tonumber(head[2] or call('HGET', KEYS[2], 'number') or 0) end
+
+-- A life, in the order of Life's fields of `rows.py`; what has its default at the end is not stored.
+local STATE, SEQ, DUE, DELIVERIES, PRIORITY, ENQUEUED, PUBLISHER, NUMBER = 1, 2, 3, 4, 5, 6, 7, 8
+local MAX_CRASHES, RESULT_TTL, EXPIRES, UNIQUE, OWNER, UNTIL = 9, 10, 11, 12, 13, 14
+local VERDICT, SETTLED, ENDED, FORGET, FAILURES, CRASHES, RETURNS = 15, 16, 17, 18, 19, 20, 21
+local WITHDRAWALS, SPENT_FAILURES, SPENT_CRASHES, REQUEUES, STRAY = 22, 23, 24, 25, 26
+local REASON, CANCEL, UNREADABLE = 27, 28, 29
+local DEFAULTS = {0, 0, 0, 0, 0, 0, '', 0, false, false, false, false, false, 0, false, 0, false, false, 0, 0, 0,
+  0, 0, 0, 0, false, false, false, false}
+local WAITING, LEASED, DONE, DEAD, CANCELLED = 0, 1, 2, 3, 4
+local ENDS = {[DONE] = 'done', [DEAD] = 'dead', [CANCELLED] = 'cancelled'}
+
+local queues = {}
+local function queue(i)
+  local q = queues[i]
+  if q == nil then
+    local facts = call('HMGET', KEYS[i + 1], 'declared', 'paused', 'armed')
+    q = facts[1] and {base = sub(KEYS[i + 1], 1, -5), meta = KEYS[i + 1], paused = facts[2], armed = facts[3],
+      found = {}, touched = {}, holders = {}, gone = {}, over = {}, results = {}, errors = {}} or false
+    queues[i] = q
+  end
+  return q
+end
+
+local function remember(m)
+  -- Where it is written now, so that flush can take it away from there.
+  local l = m.life
+  m.stored, m.state, m.seq, m.due, m.priority = true, l[STATE], l[SEQ], l[DUE], l[PRIORITY]
+  m.expires, m.forget, m.asked = l[EXPIRES], l[FORGET], l[CANCEL]
+end
+
+local function loaded(q, id, blob)
+  local m = {id = id, life = false}
+  if blob then
+    local l = decode(blob)
+    for i = #l + 1, UNREADABLE do l[i] = DEFAULTS[i] end
+    m.life = l
+    remember(m)
+  end
+  q.found[id] = m
+  return m
+end
+
+local function stored(q, id)
+  return q.found[id] or loaded(q, id, call('HGET', q.base .. 'life', id))
+end
+
+local function prefetch(q, ids)
+  for first = 1, #ids, 1000 do
+    local blobs = call('HMGET', q.base .. 'life', unpack(ids, first, min(first + 999, #ids)))
+    for i, blob in ipairs(blobs) do
+      local id = ids[first + i - 1]
+      if not q.found[id] then loaded(q, id, blob) end
+    end
+  end
+end

@@ -1,0 +1,205 @@
+-- How a life changes, as trepid/rules/lifecycle.py says, and how the changes are written.
+local DAY = 86400
+
+local function touch(q, m)
+  if not m.touched then
+    m.touched = true
+    q.touched[#q.touched + 1] = m
+  end
+end
+
+local function holder(q, key)
+  local id = q.holders[key]
+  if id == nil then
+    id = call('HGET', q.base .. 'uniques', key)
+    q.holders[key] = id
+  end
+  return id
+end
+
+local function hold(q, key, id)
+  q.holders[key] = id
+  q.changed = q.changed or {}
+  q.changed[key] = true
+end
+
+-- Forget a message, but not that it was published.
+local function remove(q, m)
+  local l = m.life
+  if l[UNIQUE] and holder(q, l[UNIQUE]) == m.id then hold(q, l[UNIQUE], false) end
+  q.gone[#q.gone + 1] = {l[PUBLISHER], l[NUMBER]}
+  m.erase = m.erase or m.state == DONE or l[FAILURES] + l[WITHDRAWALS] > 0
+  m.life = false
+  q.results[m.id], q.errors[m.id] = nil, nil
+  q.over[#q.over + 1] = m.id
+  touch(q, m)
+end
+
+-- To be called when the life of a live message has changed.
+local function moved(q, m)
+  local l = m.life
+  touch(q, m)
+  if l[STATE] >= DONE then
+    if l[UNIQUE] and holder(q, l[UNIQUE]) == m.id then hold(q, l[UNIQUE], false) end
+    q.over[#q.over + 1] = m.id
+    if l[FORGET] and l[FORGET] <= now then remove(q, m) end
+  end
+end
+
+local function cancelled(l, at, reason, keep)
+  l[STATE], l[OWNER], l[ENDED], l[REASON], l[EXPIRES], l[CANCEL] = CANCELLED, false, at, reason, false, reason
+  l[FORGET] = at + (keep or l[RESULT_TTL] or DAY)
+end
+
+local function dead(l, at, reason)
+  l[STATE], l[ENDED], l[REASON], l[FORGET] = DEAD, at, reason, false
+end
+
+local function elapse(l)
+  local changed = false
+  if l[STATE] == LEASED and now >= l[UNTIL] then
+    l[CRASHES], l[OWNER], l[EXPIRES], l[STRAY] = l[CRASHES] + 1, false, false, false
+    local recent = l[CRASHES] - l[SPENT_CRASHES]
+    if l[CANCEL] then
+      cancelled(l, l[UNTIL], l[CANCEL])
+    elseif l[MAX_CRASHES] and recent >= l[MAX_CRASHES] then
+      dead(l, l[UNTIL], 'poison')
+    else
+      l[STATE], l[DUE] = WAITING, l[UNTIL] + min(2 ^ min(recent - 1, 10), 60)
+    end
+    changed = true
+  end
+  if l[STATE] == WAITING and l[EXPIRES] and now >= l[DUE] and now >= l[EXPIRES] then
+    dead(l, l[EXPIRES], 'expired')
+    changed = true
+  end
+  return changed
+end
+
+-- Let time decide about a message; its life then, or false if there is none.
+local function aged(q, m)
+  local l = m.life
+  if l and l[FORGET] and l[FORGET] <= now then return false end
+  if l and elapse(l) then moved(q, m) end
+  return m.life
+end
+
+-- The changes of one script, gathered into few commands.
+local function flush()
+  local written = false
+  for _, q in pairs(queues) do
+    if q and (#q.touched > 0 or q.changed) then
+      written = true
+      local base = q.base
+      local removals, additions = {}, {}
+      local function drop(key, what)
+        local list = removals[key]
+        if not list then list = {} removals[key] = list end
+        list[#list + 1] = what
+      end
+      local function add(key, score, what)
+        local list = additions[key]
+        if not list then list = {} additions[key] = list end
+        local n = #list
+        list[n + 1], list[n + 2] = score, what
+      end
+      local function all(command, key, list)
+        for first = 1, #list, 4000 do call(command, key, unpack(list, first, min(first + 3999, #list))) end
+      end
+      local erased, lost, lives, bodies, asked, answered = {}, {}, {}, {}, {}, {}
+      for _, m in ipairs(q.touched) do
+        local id, l = m.id, m.life
+        if m.stored then
+          if m.state == WAITING then
+            drop('lane:' .. m.priority, format('%016.0f', m.seq) .. id)
+            drop('waiting', id)
+            if m.expires then drop('ttl', id) end
+          elseif m.state == LEASED then
+            if not l or l[STATE] ~= LEASED then
+              drop('leased', id)
+              if m.asked then answered[#answered + 1] = id end
+            end
+          else
+            drop(ENDS[m.state], id)
+            if m.forget then drop('forget', id) end
+          end
+          if m.erase then lost[#lost + 1] = id end
+        end
+        if l then
+          if l[STATE] == WAITING then
+            add('lane:' .. l[PRIORITY], l[DUE], format('%016.0f', l[SEQ]) .. id)
+            add('waiting', l[SEQ], id)
+            if l[EXPIRES] then add('ttl', max(l[DUE], l[EXPIRES]), id) end
+            q.stirred = true
+          elseif l[STATE] == LEASED then
+            add('leased', l[UNTIL], id)
+            if l[CANCEL] then asked[#asked + 1] = id end
+          else
+            add(ENDS[l[STATE]], l[SEQ], id)
+            if l[FORGET] then add('forget', l[FORGET], id) end
+          end
+          remember(m)
+          local n = UNREADABLE
+          while l[n] == DEFAULTS[n] do n = n - 1 end
+          local k = #lives
+          lives[k + 1], lives[k + 2] = id, encode(n == UNREADABLE and l or {unpack(l, 1, n)})
+          if m.body then
+            bodies[#bodies + 1] = id
+            bodies[#bodies + 1] = m.body
+          end
+        elseif m.stored then
+          m.stored = false
+          erased[#erased + 1] = id
+        end
+        m.touched, m.body, m.erase = nil, nil, nil
+      end
+      -- What takes space comes first where nothing is removed: a full server refuses it, and then nothing is written.
+      local frees = next(removals) ~= nil
+      if not frees then all('HSET', base .. 'body', bodies) end
+      for key, list in pairs(removals) do all('ZREM', base .. key, list) end
+      all('HDEL', base .. 'life', erased)
+      all('HDEL', base .. 'body', erased)
+      all('HDEL', base .. 'errors', lost)
+      all('HDEL', base .. 'results', lost)
+      all('SREM', base .. 'asked', answered)
+      if frees then all('HSET', base .. 'body', bodies) end
+      all('HSET', base .. 'life', lives)
+      for key, list in pairs(additions) do
+        all('ZADD', base .. key, list)
+        if sub(key, 1, 5) == 'lane:' then call('ZADD', base .. 'lanes', -sub(key, 6), sub(key, 6)) end
+      end
+      all('SADD', base .. 'asked', asked)
+      for id, result in pairs(q.results) do call('HSET', base .. 'results', id, result) end
+      for id, errors in pairs(q.errors) do
+        call('HSET', base .. 'errors', id, (call('HGET', base .. 'errors', id) or '') .. errors)
+      end
+      for key in pairs(q.changed or {}) do
+        if q.holders[key] then
+          call('HSET', base .. 'uniques', key, q.holders[key])
+        else
+          call('HDEL', base .. 'uniques', key)
+        end
+      end
+      local pages = {}
+      for _, token in ipairs(q.gone) do
+        local page = base .. 'gone:' .. token[1] .. ':' .. format('%.0f', floor(token[2] / 4096))
+        call('SETBIT', page, token[2] % 4096, 1)
+        pages[page] = true
+      end
+      for page in pairs(pages) do call('EXPIRE', page, 660) end
+      -- Bells are hints: whoever may not publish only makes others wait for their next look.
+      if q.stirred and q.armed then
+        call('HDEL', q.meta, 'armed')
+        redis.pcall('PUBLISH', base .. 'work', '')
+        q.armed = false
+      end
+      if #q.over > 0 and call('EXISTS', base .. 'watched') == 1 then
+        for _, id in ipairs(q.over) do
+          if call('SREM', base .. 'watched', id) == 1 then redis.pcall('PUBLISH', base .. 'ended', id) end
+        end
+      end
+      q.touched, q.changed, q.gone, q.over, q.results, q.errors = {}, nil, {}, {}, {}, {}
+    end
+  end
+  if written then call('HSET', KEYS[1], 'clock', now, 'seq', seq) end
+end

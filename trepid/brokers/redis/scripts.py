@@ -1,0 +1,51 @@
+"""The scripts, as the server is sent them: put together of the files in `lua/`."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+from typing import Final, final
+
+import attrs
+
+
+@final
+@attrs.frozen(eq=False)
+class Script:
+    """A script.
+
+    Attributes:
+      source: its text.
+      digest: by which the server knows it.
+    """
+
+    source: str = attrs.field(repr=False)
+    digest: str
+
+
+def _script(*parts: str) -> Script:
+    folder = files("trepid.brokers.redis") / "lua"
+    source = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+    return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+PUBLISH: Final = _script("core", "moves", "publish", "publishing")
+LEASE: Final = _script("core", "moves", "observe", "leasing")
+EXTEND: Final = _script("core", "moves", "standing", "extending")
+SETTLE: Final = _script("core", "moves", "observe", "standing", "settling")
+SETTLE_THEN: Final = _script("core", "moves", "observe", "publish", "standing", "settling")
+CANCEL: Final = _script("core", "moves", "cancelling")
+SWEEP: Final = _script("core", "moves", "observe", "sweeping")
+REQUEUE: Final = _script("core", "moves", "observe", "requeuing")
+PURGE: Final = _script("core", "moves", "purging")
+DECLARE: Final = _script("core", "declaring")
+DELETE: Final = _script("core", "moves", "observe", "deleting")
+PAUSE: Final = _script("core", "pausing")
+COUNT: Final = _script("core", "moves", "observe", "counting")
+PEEK: Final = _script("core", "moves", "observe", "peeking")
+GET: Final = _script("core", "getting")
+AWAIT: Final = _script("core", "awaiting")
+OWN: Final = _script("core", "owning")
+EXPIRE: Final = _script("core", "moves", "expiring")
+RECORD: Final = _script("core", "recording")
+CLOCK: Final = _script("core", "clock")

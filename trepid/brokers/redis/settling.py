@@ -1,0 +1,61 @@
+"""Settlements, as the script takes them, and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from trepid.brokers.redis.engine import Engine
+from trepid.brokers.redis.publishing import Parcel
+from trepid.brokers.redis.rows import write_failure
+from trepid.brokers.redis.scripts import SETTLE, SETTLE_THEN
+from trepid.ports.messages import Publication, Settlement
+from trepid.rules.life import Reply
+from trepid.rules.verdicts import UNKNOWN_ACTOR, Buried, Done, Failed, Returned, Verdict
+
+REPLIES: Final = {
+    "A": Reply.APPLIED,
+    "R": Reply.REPEATED,
+    "X": Reply.EXPIRED,
+    "S": Reply.SUPERSEDED,
+    "E": Reply.ENDED,
+    "N": Reply.NOT_ASKED,
+    "U": Reply.UNKNOWN,
+}
+"""What scripts answer who shows a token."""
+_BY_BYTE: Final = {ord(letter): reply for letter, reply in REPLIES.items()}
+
+
+async def settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
+    """End leases with verdicts, and publish what follows from the first."""
+    parcel = Parcel(2)
+    items: list[tuple[Any, ...]] = []
+    for settlement in batch:
+        ref, verdict = settlement.ref, settlement.verdict
+        place = parcel.place(ref.queue)
+        if type(verdict) is Done:
+            result = verdict.result
+            kept = parcel.keep(result) if result is not None and verdict.keep > 0 else None
+            items.append((place, ref.id, *ref.token, "D", verdict.keep, kept, verdict.unreadable))
+        else:
+            items.append((place, ref.id, *ref.token, *_said(verdict)))
+    if then:
+        follow_ups = parcel.items(then)
+        answer = await engine.run(SETTLE_THEN, parcel.queues, items, follow_ups, argv=parcel.payloads)
+    else:
+        answer = await engine.run(SETTLE, parcel.queues, items, argv=parcel.payloads)
+    return [_BY_BYTE[letter] for letter in answer]
+
+
+def _said(verdict: Verdict) -> tuple[Any, ...]:
+    match verdict:
+        case Failed(error=error, delay=delay):
+            return ("F", delay, write_failure(error))
+        case Returned(delay=delay, reason=reason, started=started):
+            return ("R", delay, reason == UNKNOWN_ACTOR, started)
+        case Buried(error=error, reason=reason):
+            return ("B", reason, write_failure(error))
+        case Done():
+            raise AssertionError("said by its caller")
+        case _:
+            return ("W", verdict.keep, None if verdict.error is None else write_failure(verdict.error))

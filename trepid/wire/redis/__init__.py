@@ -1,0 +1,1 @@
+"""The Redis protocol, RESP3: sans-IO in `speech.py`, one server in `connection.py`, several in `cluster.py`."""
