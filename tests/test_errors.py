@@ -23,6 +23,7 @@ EXAMPLES = [
     (errors.BrokerBusyError("busy"), "busy", TimeoutError),
     (errors.BrokerFileError("jobs.db", "not ours"), "jobs.db: not ours", Exception),
     (errors.BrokerRefusedError("redis://host", "wrong password"), "redis://host: wrong password", Exception),
+    (errors.LeaseLostError("m", "expired"), "job m has no lease any more (expired)", Exception),
     (errors.IslandLostError("the loop died"), "the loop died", Exception),
     (errors.ProcessDiedError(), "the job's process died", Exception),
     (errors.ProcessDiedError(-9), "SIGKILL", Exception),

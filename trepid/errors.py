@@ -130,6 +130,22 @@ class BrokerLostError(TrepidError, trio.BrokenResourceError):
     """The broker went away; what was in flight may or may not have arrived, and may safely be repeated."""
 
 
+@attrs.define(eq=False)
+class LeaseLostError(TrepidError):
+    """A job settles itself in a transaction, and no longer has its lease: the transaction must be rolled back.
+
+    Attributes:
+      id: the message.
+      reason: the broker's answer, such as ``expired`` or ``superseded``.
+    """
+
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"job {self.id} has no lease any more ({self.reason}); whoever has it now does the work: roll back"
+
+
 class IslandLostError(TrepidError):
     """The asyncio loop that a job ran in has died of something else; the job is given back."""
 

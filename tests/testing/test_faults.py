@@ -124,7 +124,8 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         "now": (), "queues": (), "reap": (), "schedules": (),
     }  # fmt: skip
     public = {name for name in vars(Session) if not name.startswith("_")}
-    assert public - set(calls) == {"capabilities", "connected", "records", "publish_in", "watch"}, "a new operation needs its relay"
+    relayed_otherwise = {"capabilities", "connected", "records", "publish_in", "settle_in", "watch"}
+    assert public - set(calls) == relayed_otherwise, "a new operation needs its relay"
     async with FaultyBroker(trepid.MemoryBroker(), faults).open() as session:
         with faults.outage():
             for name, args in calls.items():
@@ -138,7 +139,11 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         assert not session.connected
         await trio.sleep(1)
         assert session.connected
-        for refused_here in (lambda: session.publish_in(None, []), lambda: session.watch("q", [])):
+        for refused_here in (
+            lambda: session.publish_in(None, []),
+            lambda: session.settle_in(None, None),
+            lambda: session.watch("q", []),
+        ):
             with pytest.raises(trepid.UnsupportedError):
                 refused_here()
 

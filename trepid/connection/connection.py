@@ -147,7 +147,8 @@ class Connection:
         Synchronous, on the caller's thread and database connection.
 
         Args:
-          connection: for the SQLite broker, a ``sqlite3.Connection`` to the same file.
+          connection: for the SQLite broker, a ``sqlite3.Connection`` to the same file; for PostgreSQL, a
+            ``psycopg.Connection`` to the same database, or SQLAlchemy's Connection or Session around one.
           job: what to enqueue.
 
         Raises:

@@ -132,6 +132,13 @@ class Session(abc.ABC):
         """
         raise UnsupportedError("enqueuing in a database transaction", self.capabilities.engine)
 
+    def settle_in(self, connection: Any, settlement: Settlement) -> Reply:
+        """End a lease as :meth:`publish_in` publishes: it counts only once the caller commits.
+
+        Until then nobody else can have the message, even if its lease runs out meanwhile.
+        """
+        raise UnsupportedError("settling in a database transaction", self.capabilities.engine)
+
     @abc.abstractmethod
     async def lease(
         self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0

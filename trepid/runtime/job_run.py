@@ -43,6 +43,8 @@ class JobRun:
     terms: Terms | None = None
     started: float | None = None
     ended: bool = False
+    settled_inside: bool = False
+    """Whether the job has settled itself in a transaction of its own, which may be committed or not."""
     seconds: float = 0.0
     """How long the attempt took; only kept where somebody wants to know."""
     timeout_at: float = inf

@@ -31,7 +31,8 @@ async def renew(shift: Shift) -> None:
             await shift.wait_held()
             pause = beat
         await trio.sleep(pause)
-        runs = list(shift.held.values())
+        # A job that settles itself in a transaction holds its message by that; to extend it would be to wait for both.
+        runs = [run for run in shift.held.values() if not run.settled_inside]
         if not runs:
             continue
         pause = min(1.0, beat / 3)

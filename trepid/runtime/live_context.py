@@ -28,6 +28,7 @@ class LiveContext(Context[Any]):
     _resources: Any
     _stopping: Callable[[], bool]
     _nursery: trio.Nursery | None
+    _settle_in: Callable[[Any, object], None]
 
     @property
     def job(self) -> Job[Any]:
@@ -69,6 +70,10 @@ class LiveContext(Context[Any]):
     def resources(self) -> Any:
         """What the worker's ``resources`` gave."""
         return self._resources
+
+    def settle_in(self, connection: Any, result: object = None) -> None:
+        """Settle the job as done in the caller's own transaction."""
+        self._settle_in(connection, result)
 
     @property
     def stopping(self) -> bool:

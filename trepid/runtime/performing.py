@@ -11,9 +11,11 @@ import attrs
 import msgspec
 import trio
 
-from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError
+from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError, LeaseLostError
+from trepid.ports.messages import Settlement
 from trepid.rules import attempts
 from trepid.rules.attempts import Cause
+from trepid.rules.life import Reply
 from trepid.rules.terms import Terms, terms, unknown_actor
 from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
 from trepid.runtime.calls import Calls
@@ -30,6 +32,11 @@ Arguments = tuple[list[Any], dict[str, Any]]
 
 _AFTER_LOST_LOOP = 5.0
 """Seconds until a job comes back that was given back because its asyncio loop died."""
+
+_LATE = Returned(reason="lease lost")
+
+_SEEN_AGAIN = 60.0
+"""Seconds for which a message that settled itself is kept at least."""
 
 _UNSTARTED = Returned(reason="unstarted", started=False)
 
@@ -67,6 +74,8 @@ class Performer:
             run.ended = True
             if run.started is not None and (self._shift.teller.jobs_heard or type(verdict) is not Done):
                 run.seconds = trio.current_time() - run.started
+            if verdict is None and run.settled_inside:
+                verdict = _LATE  # applied only if its own settlement was not committed
             if verdict is None:
                 self._shift.lost(run)
             else:
@@ -155,6 +164,7 @@ class Performer:
                 shift.resources,
                 lambda: shift.stopping,
                 nursery,
+                partial(self._settle_in, run, ready),
             )
             args = [context, *ready.args] if actor.parameters.takes_context else ready.args
             call: Callable[[], Awaitable[object]] = partial(self._call_plain, actor, place, args, ready.kwargs)
@@ -165,6 +175,15 @@ class Performer:
         if actor.run_in != "trio":
             return await called(None)
         return await _with_nursery(called)
+
+    def _settle_in(self, run: JobRun, ready: Ready, connection: Any, result: object) -> None:
+        """Settle a message in the transaction of its own job.  Called in the job's thread, if it has one."""
+        # The worker's own verdict comes after it and must find it, even if it is not to be kept.
+        verdict = attempts.succeeded(result, max(ready.terms.keep, _SEEN_AGAIN))
+        reply = self._shift.session.settle_in(connection, Settlement(run.ref, verdict))
+        if reply is not Reply.APPLIED:
+            raise LeaseLostError(run.delivery.id, str(reply))
+        run.settled_inside = True
 
 
 async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:

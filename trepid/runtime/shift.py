@@ -129,6 +129,8 @@ class Shift:
             return  # given up meanwhile
         applied = reply is Reply.APPLIED or reply is Reply.REPEATED
         outcome = _outcome(verdict, run) if applied else "lost"
+        if run.settled_inside and (reply is Reply.ENDED or reply is Reply.REPEATED):
+            outcome = "succeeded"  # its own transaction was committed, whatever became of the function after that
         self.tally.count(outcome)
         if outcome not in ("released", "lost"):
             self._processed += 1

@@ -48,6 +48,9 @@ class _MadeContext(Context[Any]):
     def resources(self) -> Any:
         return self._resources
 
+    def settle_in(self, connection: Any, result: object = None) -> None:
+        """Nothing: there is no message to be settled."""
+
     @property
     def stopping(self) -> bool:
         return self._stopping

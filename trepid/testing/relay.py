@@ -83,6 +83,9 @@ class Relay(Session):
     def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
         return self.inner.publish_in(connection, batch)
 
+    def settle_in(self, connection: Any, settlement: Settlement) -> Reply:
+        return self.inner.settle_in(connection, settlement)
+
     async def lease(
         self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
     ) -> list[Delivery]:

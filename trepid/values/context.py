@@ -49,6 +49,23 @@ class Context(Generic[R]):
         """What the worker's ``resources`` context manager gave."""
         raise NotImplementedError
 
+    def settle_in(self, connection: Any, result: object = None) -> None:
+        """Settle the job as done in your own database transaction: both are committed, or neither is.
+
+        So what the job has written there is written exactly once, whatever happens to the worker.  Synchronous; call it
+        as the last statement of the transaction and commit within a few seconds, since the lease is not renewed from
+        here on.  If the transaction is rolled back, the job is not settled; let the exception out, and it has failed.
+
+        Args:
+          connection: what ``Connection.enqueue_in`` takes.
+          result: what the job returns; what the function itself returns afterwards is ignored.
+
+        Raises:
+          LeaseLostError: if somebody else has the job by now; the transaction must be rolled back.
+          UnsupportedError: if the broker is no database, or the connection is none to it.
+        """
+        raise NotImplementedError
+
     @property
     def stopping(self) -> bool:
         """Whether the worker is shutting down: a hint to save a cursor and return early."""

@@ -12,9 +12,9 @@ import trio
 
 from tests.brokers.sqlite.kit import PRELUDE, end, message, put, python, take
 from trepid.brokers.sql import waiting
+from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.brokers.sqlite.doorbell import HAVE_BELLS, Bell, Ringer, directory_of
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK
 from trepid.ports.messages import Absent
 from trepid.rules.life import State
 

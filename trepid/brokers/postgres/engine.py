@@ -2,189 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from collections.abc import Callable
+from typing import Final, final
 
-import psycopg
 from psycopg.pq import TransactionStatus
 
-from trepid.brokers.postgres import keeping, link, schema, statements
+from trepid.brokers.postgres import keeping, link, statements
 from trepid.brokers.postgres.address import Address
-from trepid.brokers.postgres.faults import is_loss, is_transient, typed
-from trepid.brokers.postgres.link import Link
+from trepid.brokers.postgres.connected import Clock, Connected
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.postgres.transaction import Transaction
-from trepid.brokers.sql.database import Remedy
-from trepid.errors import BrokerLostError
 
-PATIENCE: Final = 1.0
-"""Seconds that a request waits for a server that is not there."""
-
-_FIRST_PAUSE: Final = 0.05
 _SWEPT_AT_LEAST: Final = 500
 _SWEEP_EVERY: Final = 1.0
 """Seconds between the sweeps of one session."""
-
-
-@final
-class Clock:
-    """The broker's time as one session sees it: that of the server, kept from going back.
-
-    Args:
-      clock: replaces the server's clock; for tests.
-    """
-
-    __slots__ = ("_clock", "_high", "_lock")
-
-    def __init__(self, clock: Callable[[], float] | None) -> None:
-        self._clock = clock
-        self._high = float("-inf")
-        self._lock = threading.Lock()
-
-    def read(self, server: float) -> float:
-        """Return the time, given what the server's clock has just shown."""
-        now = server if self._clock is None else self._clock()
-        with self._lock:
-            self._high = max(self._high, now)
-            return self._high
-
-    @property
-    def is_servers(self) -> bool:
-        """Whether it is the server's."""
-        return self._clock is None
-
-
-class Connected:
-    """What both engines have: a connection that belongs to one thread, and is renewed when it is lost."""
-
-    begin_statement = statements.BEGIN.encode()
-
-    def __init__(self, address: Address, clock: Clock) -> None:
-        self._address = address
-        self._clock = clock
-        self._link: Link | None = None
-        self._cursor: psycopg.Cursor[Any]
-        self._plain: psycopg.Cursor[Any]
-        self._texts: dict[str, bytes] = {}
-        self._closing = threading.Event()
-        self.reconnects = 0
-        self.lost = False
-
-    # ------------------------------------------------------------------------------------------------- connecting
-
-    def open(self) -> None:
-        """Connect for the first time."""
-        self._connect()
-
-    def _connect(self) -> None:
-        self._link = link.connect(self._address)
-        self._cursor = self._link.cursor(binary=True)
-        self._plain = self._link.cursor()
-
-    def _connected(self) -> None:
-        """Have a connection, waiting for the server for a little while."""
-        if self._link is not None and not self._link.closed:
-            return
-        until, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
-        while True:
-            try:
-                self._disconnect()
-                self._connect()
-            except BrokerLostError:
-                self.lost = True
-                if self._closing.is_set() or time.monotonic() + pause > until:
-                    raise
-            except Exception:
-                self.lost = True
-                raise
-            else:
-                self.lost = False
-                self.reconnects += 1
-                return
-            self._closing.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not for secrets
-            pause = min(2 * pause, PATIENCE)
-
-    def _disconnect(self) -> None:
-        if self._link is not None:
-            with contextlib.suppress(Exception):
-                self._link.close()
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._disconnect()
-        self._link = None
-
-    def interrupt(self) -> None:
-        """End whatever the thread is waiting for; called from another thread, when the session must end now."""
-        self._closing.set()
-        if self._link is not None:
-            link.hang_up(self._link)
-
-    # ----------------------------------------------------------------------------------------------- transactions
-
-    def run(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
-        """Execute one of our statements."""
-        text = self._texts.get(statement)
-        if text is None:
-            text = self._texts[statement] = schema.in_schema(statement, self._address.schema).encode()
-        return self._cursor.execute(text, parameters or None)
-
-    def _begin(self) -> float:
-        """Begin a transaction and return the broker's time; a connection that was found dead is renewed, once."""
-        self._connected()
-        try:
-            server = self._ask_time()
-        except psycopg.Error as exc:
-            if not is_loss(exc):
-                raise
-            # Nothing has been asked for yet: that the connection died an hour ago, nobody needs to know.
-            self._disconnect()
-            self._connected()
-            server = self._ask_time()
-        return self._clock.read(server)
-
-    def _ask_time(self) -> float:
-        # Two statements in one round trip; only the simple protocol takes them, and it knows no binary results.
-        cursor = self._plain.execute(self.begin_statement, prepare=False)
-        cursor.nextset()
-        row = cursor.fetchone()
-        assert row is not None
-        return float(row[0])
-
-    def rollback(self) -> None:
-        """Undo the transaction, if it still stands."""
-        if self._link is None or self._link.closed:
-            return
-        if self._link.info.transaction_status is TransactionStatus.IDLE:
-            return
-        try:
-            self._cursor.execute("ROLLBACK")
-        except psycopg.Error:
-            self._disconnect()
-
-    def _stands(self) -> bool:
-        return (
-            self._link is not None
-            and not self._link.closed
-            and self._link.info.transaction_status is TransactionStatus.INTRANS
-        )
-
-    def remedy(self, exc: Exception) -> Remedy:
-        """Return what to do about a group that failed.
-
-        If the connection broke, the reply to a commit may be what was lost: then nobody may repeat it unasked.
-        """
-        if is_transient(exc):
-            return Remedy.AGAIN
-        return Remedy.NONE if is_loss(exc) or isinstance(exc, BrokerLostError) else Remedy.ALONE
-
-    def typed(self, exc: Exception) -> Exception:
-        """Return a new exception, of Trepid's, that says what *exc* says."""
-        return typed(exc, self._address.shown)
 
 
 @final
@@ -254,7 +86,7 @@ class Writer(Connected):
 
     def untouched(self, mark: object) -> bool:
         """Whether the transaction stands, and nothing has changed since the mark."""
-        return self._stands() and self._transaction.changes == mark
+        return self.stands() and self._transaction.changes == mark
 
     def save(self) -> None:
         """Set a savepoint."""
@@ -297,7 +129,7 @@ class Reader(Connected):
 
     def untouched(self, mark: object) -> bool:  # noqa: ARG002
         """Whether the transaction stands."""
-        return self._stands()
+        return self.stands()
 
     def save(self) -> None:
         """Set a savepoint: in PostgreSQL, whatever fails ends the transaction up to there."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from trepid.brokers.postgres import statements
+from trepid.brokers.postgres import queries, statements
 from trepid.brokers.postgres.transaction import Run
 from trepid.brokers.sql.rows import NUMBERS, STATES, Row, load, read_failure, view
 from trepid.errors import UnknownQueueError
@@ -58,7 +58,7 @@ class Reading:
         found = self.find_queue(queue)
         if found is None:
             return None
-        rows = self.aged(self.run(statements.GET, (found[0], id)).fetchall())
+        rows = self.aged(self.run(queries.GET, (found[0], id)).fetchall())
         return rows[0] if rows else None
 
     def lapsed(self, queue: int) -> list[Row]:
@@ -70,7 +70,7 @@ class Reading:
         if not rows:
             return ()
         given = (rows[0].queue, [row.life.seq for row in rows], [row.id for row in rows])
-        bodies = {seq: rest for seq, *rest in self.run(statements.BODIES, given).fetchall()}
+        bodies = {seq: rest for seq, *rest in self.run(queries.BODIES, given).fetchall()}
         return tuple(view(row, queue, bodies[row.life.seq][0], _failures(bodies[row.life.seq][1])) for row in rows)
 
 
@@ -116,13 +116,13 @@ def _stored(reading: Reading, key: int, state: State, most: int, after: int) -> 
     given: tuple[Any, ...] = (key, reading.now, after, most)
     match state:
         case State.READY:
-            statement = statements.PEEK_READY
+            statement = queries.PEEK_READY
         case State.SCHEDULED:
-            statement = statements.PEEK_SCHEDULED
+            statement = queries.PEEK_SCHEDULED
         case State.LEASED:
-            statement = statements.PEEK_LEASED
+            statement = queries.PEEK_LEASED
         case _:
-            statement, given = statements.PEEK_ENDED, (*given, NUMBERS[state])
+            statement, given = queries.PEEK_ENDED, (*given, NUMBERS[state])
     found: list[tuple[Any, ...]] = reading.run(statement, given).fetchall()
     return found
 
@@ -144,8 +144,8 @@ def result(reading: Reading, queue: str, id: str) -> Found:
     if life.state not in ENDED:
         moment = lifecycle.next_change(life)
         return Found(Absent.PENDING, None if moment is None else moment - reading.now)
-    body = reading.run(statements.BODIES, (row.queue, [life.seq], [id])).fetchone()
-    kept = reading.run(statements.RESULT, (row.queue, id)).fetchone()  # nothing, if time alone has just ended it
+    body = reading.run(queries.BODIES, (row.queue, [life.seq], [id])).fetchone()
+    kept = reading.run(queries.RESULT, (row.queue, id)).fetchone()  # nothing, if time alone has just ended it
     stored, unreadable = kept if kept is not None and life.state is DONE else (None, None)
     failures = _failures(body[2])
     return Found(Ending(life.state, stored, unreadable, failures[-1] if failures else None, life.reason))
@@ -174,14 +174,14 @@ def stats(reading: Reading, queue: str) -> QueueStats:
     (key, paused), run, now = reading.queue(queue), reading.run, reading.now
     lapsed = reading.lapsed(key)
     counts = dict.fromkeys(State, 0)
-    waiting, due, overdue, leased = run(statements.COUNTS, (key, now)).fetchone()
+    waiting, due, overdue, leased = run(queries.COUNTS, (key, now)).fetchone()
     counts[SCHEDULED], counts[READY], counts[DEAD], counts[LEASED] = waiting - due, due - overdue, overdue, leased
-    for number, all_, forgotten in run(statements.COUNT_ENDED, (key, now)).fetchall():
+    for number, all_, forgotten in run(queries.COUNT_ENDED, (key, now)).fetchall():
         counts[STATES[number]] += all_ - forgotten
     for row in lapsed:
         counts[row.life.state] += 1
     firsts = [row.life.due for row in lapsed if row.life.state is READY]
-    firsts += [first for (first,) in run(statements.OLDEST, (key, now)).fetchall() if first is not None]
+    firsts += [first for (first,) in run(queries.OLDEST, (key, now)).fetchall() if first is not None]
     oldest = min(firsts, default=None)
     return QueueStats(
         queue,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import trio
 from typing_extensions import TypeVarTuple, override
 
-from trepid.brokers.postgres import keeping, leasing, looking, settling
+from trepid.brokers.postgres import guest, keeping, leasing, looking, settling
 from trepid.brokers.postgres.address import Address
+from trepid.brokers.postgres.connected import Clock
 from trepid.brokers.postgres.doorbell import Doorbell
-from trepid.brokers.postgres.engine import Clock, Reader, Writer
+from trepid.brokers.postgres.engine import Reader, Writer
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.postgres.publishing import publish
 from trepid.brokers.postgres.transaction import Transaction
@@ -177,6 +178,33 @@ class PostgreSQLSession(Session):
         # enqueued beside an idle worker starts after one flush of the disk instead of two.
         self._waiting.tell(WORK)
         return await self._write(publish, batch)
+
+    @override
+    def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
+        """Store messages in the caller's own transaction, on the caller's own connection to the same database.
+
+        They are there once the caller commits, and gone if it rolls back; workers are told at its commit.
+
+        Args:
+          connection: a psycopg.Connection, or SQLAlchemy's Connection or Session that has one inside.
+          batch: what to store.
+
+        Raises:
+          UnsupportedError: if *connection* is of another kind, or to another database.
+          RuntimeError: if no transaction is open, and the connection would not open one by itself.
+        """
+        return guest.publish_in(self._guest(), connection, batch)
+
+    @override
+    def settle_in(self, connection: Any, settlement: Settlement) -> Reply:
+        """End a lease in the caller's own transaction; see :meth:`publish_in`.
+
+        Until the caller commits or rolls back, the message is held: nobody else can lease, cancel or extend it.
+        """
+        return guest.settle_in(self._guest(), connection, settlement)
+
+    def _guest(self) -> guest.Guest:
+        return guest.Guest(self._address, self._writer_engine.instance, self._clock)
 
     @override
     async def lease(

@@ -182,7 +182,7 @@ _SKIPPING: Final = " FOR UPDATE SKIP LOCKED"
 TAKE_LAPSED: Final = LAPSED + _SKIPPING
 TAKE_OVERDUE: Final = OVERDUE + _SKIPPING
 # The priorities of what waits, highest first: one look into the index each, however much there is of it.
-_LANES: Final = """
+LANES: Final = """
     RECURSIVE lane(priority) AS (
         (SELECT priority FROM @.messages WHERE queue = $1 AND state < 2 ORDER BY priority DESC LIMIT 1)
         UNION ALL
@@ -191,7 +191,7 @@ _LANES: Final = """
         FROM lane WHERE lane.priority IS NOT NULL
     )"""
 CLAIM: Final = f"""
-    WITH {_LANES}, chosen AS MATERIALIZED (
+    WITH {LANES}, chosen AS MATERIALIZED (
         SELECT m.seq FROM lane CROSS JOIN LATERAL (
             SELECT seq FROM @.messages
             WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
@@ -205,7 +205,7 @@ CLAIM: Final = f"""
     RETURNING m.seq, m.id, m.deliveries, m.payload, m.priority, m.failures - m.spent_failures,
               m.crashes - m.spent_crashes, m.due, m.enqueued, m.stray_since, m.result_ttl, m.max_crashes"""
 NEXT_DUE: Final = f"""
-    WITH {_LANES}
+    WITH {LANES}
     SELECT (SELECT due FROM @.messages WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due > $2
             ORDER BY due LIMIT 1) FROM lane
     UNION ALL
@@ -290,47 +290,6 @@ PURGE_ENDED: Final = f"""
         ) AS old WHERE queue = $2 AND id = name RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
-
-# ------------------------------------------------------------------------------------------------------------ looking
-
-_ANYWHERE: Final = f"""
-    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = $2
-    UNION ALL SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND id = $2"""
-GET: Final = _ANYWHERE
-BODIES: Final = """
-    SELECT seq, payload, errors FROM @.messages WHERE seq = ANY($2::bigint[])
-    UNION ALL
-    SELECT e.seq, e.payload, e.errors FROM @.ended e WHERE e.queue = $1 AND e.id = ANY($3::text[])"""
-RESULT: Final = "SELECT result, unreadable FROM @.ended WHERE queue = $1 AND id = $2"
-COUNTS: Final = """
-    SELECT (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2),
-           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND due <= $2),
-           (SELECT count(*) FROM @.messages
-            WHERE queue = $1 AND state < 2 AND expires IS NOT NULL AND expires <= $2 AND due <= $2),
-           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2 AND until > $2)"""
-COUNT_ENDED: Final = """
-    SELECT s.state,
-           (SELECT count(*) FROM @.ended e WHERE e.queue = $1 AND e.state = s.state),
-           (SELECT count(*) FROM @.ended e
-            WHERE e.forget IS NOT NULL AND e.forget <= $2 AND e.queue = $1 AND e.state = s.state)
-    FROM (VALUES (3), (4), (5)) AS s(state)"""
-OLDEST: Final = f"""
-    WITH {_LANES}
-    SELECT (SELECT due FROM @.messages
-            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
-                  AND (expires IS NULL OR expires > $2) ORDER BY due LIMIT 1)
-    FROM lane"""
-PEEK_READY: Final = f"""
-    SELECT {COLUMNS} FROM @.messages
-    WHERE queue = $1 AND state < 2 AND due <= $2 AND (expires IS NULL OR expires > $2) AND seq > $3
-    ORDER BY seq LIMIT $4"""
-PEEK_SCHEDULED: Final = f"""
-    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state < 2 AND due > $2 AND seq > $3 ORDER BY seq LIMIT $4"""
-PEEK_LEASED: Final = f"""
-    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state = 2 AND until > $2 AND seq > $3 ORDER BY seq LIMIT $4"""
-PEEK_ENDED: Final = f"""
-    SELECT {COLUMNS} FROM @.ended
-    WHERE queue = $1 AND state = $5 AND (forget IS NULL OR forget > $2) AND seq > $3 ORDER BY seq LIMIT $4"""
 
 # --------------------------------------------------------------------------------------------------------------- bells
 

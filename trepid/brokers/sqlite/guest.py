@@ -1,19 +1,24 @@
-"""Publishing as a guest: on the caller's own connection, inside the caller's own transaction."""
+"""Publishing and settling as a guest: on the caller's own connection, inside the caller's own transaction."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from trepid.brokers.sqlite import schema, statements
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.faults import typed_errors
 from trepid.brokers.sqlite.publishing import publish
+from trepid.brokers.sqlite.settling import settle
 from trepid.brokers.sqlite.transaction import Transaction
 from trepid.errors import UnsupportedError
-from trepid.ports.messages import Publication
+from trepid.ports.messages import Publication, Settlement
+from trepid.rules.life import Reply
 from trepid.rules.publishing import Published
+
+R = TypeVar("R")
 
 
 def publish_in(path: str, clock: HighWater, connection: object, batch: Sequence[Publication]) -> list[Published]:
@@ -23,9 +28,24 @@ def publish_in(path: str, clock: HighWater, connection: object, batch: Sequence[
       UnsupportedError: if *connection* is no :class:`sqlite3.Connection` to the file at *path*.
       RuntimeError: if no transaction is open, and the connection would not open one by itself.
     """
+    return _as_guest(path, clock, connection, lambda tx: publish(tx, batch))
+
+
+def settle_in(path: str, clock: HighWater, connection: object, settlement: Settlement) -> Reply:
+    """End a lease with the caller's own changes.
+
+    Raises:
+      UnsupportedError, RuntimeError: as :func:`publish_in` does.
+    """
+    return _as_guest(path, clock, connection, lambda tx: settle(tx, [settlement], ())[0])
+
+
+def _as_guest(path: str, clock: HighWater, connection: object, work: Callable[[Transaction], R]) -> R:
     if not isinstance(connection, sqlite3.Connection):
         raise UnsupportedError(
-            f"enqueuing on a {type(connection).__name__}", "SQLite", "pass a sqlite3.Connection to the broker's file"
+            f"enqueuing or settling on a {type(connection).__name__}",
+            "SQLite",
+            "pass a sqlite3.Connection to the broker's file",
         )
     with typed_errors(path):
         # Rows as we know them, whatever the caller makes of his own.
@@ -35,7 +55,7 @@ def publish_in(path: str, clock: HighWater, connection: object, batch: Sequence[
             cursor.row_factory = None
             _refuse_other_file(path, cursor)
             _require_transaction(connection)
-            return _publish(clock, connection, cursor, batch)
+            return _in_transaction(clock, connection, cursor, work)
         finally:
             connection.text_factory = text_factory
 
@@ -44,7 +64,7 @@ def _refuse_other_file(path: str, cursor: sqlite3.Cursor) -> None:
     opened: str = next((row[2] for row in cursor.execute("PRAGMA database_list").fetchall() if row[1] == "main"), "")
     if not opened or not Path(opened).samefile(path):
         raise UnsupportedError(
-            f"enqueuing on a connection to {opened or 'a temporary database'!r}",
+            f"a connection to {opened or 'a temporary database'!r}",
             "SQLite",
             f"the messages are in {path!r}, and one transaction cannot span two files",
         )
@@ -64,22 +84,22 @@ def _require_transaction(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
 
 
-def _publish(
-    clock: HighWater, connection: sqlite3.Connection, cursor: sqlite3.Cursor, batch: Sequence[Publication]
-) -> list[Published]:
-    cursor.execute("SAVEPOINT trepid_publish")
+def _in_transaction(
+    clock: HighWater, connection: sqlite3.Connection, cursor: sqlite3.Cursor, work: Callable[[Transaction], R]
+) -> R:
+    cursor.execute("SAVEPOINT trepid_guest")
     try:
         # A write comes first: it takes the write lock, without which the last place might be given once more.
         cursor.execute(statements.LOCK_HEAD)
         seq, stored = cursor.execute(statements.HEAD).fetchone()
         transaction = Transaction(connection, cursor, clock.read(stored), seq)
-        published = publish(transaction, batch)
+        result = work(transaction)
         transaction.close()
     except BaseException:
         # All or nothing, also for a caller who goes on and commits the rest.
         if connection.in_transaction:
-            cursor.execute("ROLLBACK TO trepid_publish")
-            cursor.execute("RELEASE trepid_publish")
+            cursor.execute("ROLLBACK TO trepid_guest")
+            cursor.execute("RELEASE trepid_guest")
         raise
-    cursor.execute("RELEASE trepid_publish")
-    return published
+    cursor.execute("RELEASE trepid_guest")
+    return result

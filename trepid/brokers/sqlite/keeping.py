@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import NUMBERS, Row, load
 from trepid.brokers.sqlite import statements
-from trepid.brokers.sqlite.transaction import ENDED_SOMETHING, WORK, Transaction
+from trepid.brokers.sqlite.transaction import Transaction
 from trepid.errors import QueueBusyError
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State

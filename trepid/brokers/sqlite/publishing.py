@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from trepid.brokers.sql.news import WORK
 from trepid.brokers.sql.rows import NUMBERS
 from trepid.brokers.sqlite import departed, statements
-from trepid.brokers.sqlite.transaction import WORK, Transaction
+from trepid.brokers.sqlite.transaction import Transaction
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, READY, State

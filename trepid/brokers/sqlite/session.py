@@ -11,6 +11,7 @@ from typing import Any, TypeVar, final
 import trio
 from typing_extensions import TypeVarTuple, override
 
+from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
 from trepid.brokers.sql.waiting import Waiting
@@ -21,7 +22,7 @@ from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.records import SQLiteRecords
-from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, WORK, Transaction
+from trepid.brokers.sqlite.transaction import Transaction
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -183,6 +184,15 @@ class SQLiteSession(Session):
           RuntimeError: if no transaction is open, and the connection would not open one by itself.
         """
         return guest.publish_in(self._path, self._clock, connection, batch)
+
+    @override
+    def settle_in(self, connection: Any, settlement: Settlement) -> Reply:
+        """End a lease in the caller's own transaction, on the caller's own connection to the same file.
+
+        Raises:
+          UnsupportedError, RuntimeError: as :meth:`publish_in` does.
+        """
+        return guest.settle_in(self._path, self._clock, connection, settlement)
 
     @override
     async def lease(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING
 from trepid.brokers.sql.rows import write_failure
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.publishing import publish
-from trepid.brokers.sqlite.transaction import ASKED, ENDED_SOMETHING, Transaction
+from trepid.brokers.sqlite.transaction import Transaction
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from trepid.brokers.sql.news import ALL_NEWS as ALL_NEWS
-from trepid.brokers.sql.news import ASKED as ASKED
-from trepid.brokers.sql.news import ENDED_SOMETHING as ENDED_SOMETHING
-from trepid.brokers.sql.news import WORK as WORK
+from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import Row, dump, load
 from trepid.brokers.sqlite import departed, statements
 from trepid.errors import UnknownQueueError
