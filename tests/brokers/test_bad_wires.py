@@ -34,7 +34,7 @@ class Office:
 
 
 @asynccontextmanager
-async def open_office(url, **options):
+async def open_office(url, *, lease=5.0):
     """Open a worker on one connection, and a producer on another, on the same wire."""
     office = Office()
     actor = trepid.Actor(office.work, name="work", max_crashes=1000)
@@ -43,7 +43,7 @@ async def open_office(url, **options):
         trepid.open_connection(url) as producer,
         trio.open_nursery() as nursery,
     ):
-        running = await nursery.start(trepid.Worker(actor, tasks_limit=10, lease=5.0, **options).run, connection)
+        running = await nursery.start(trepid.Worker(actor, tasks_limit=10, lease=lease).run, connection)
         office.producer, office.running, office.actor = producer, running, actor
         yield office
         running.stop()
@@ -88,12 +88,13 @@ IDS = [f"job-{n}" for n in range(JOBS)]
 
 @pytest.mark.parametrize("fault", ["slice", "delay", "bandwidth"])
 async def test_a_slow_wire_is_only_slow(wire, fault):
-    async with open_office(wire.url) as office:
+    # Where every round trip takes a fifth of a second, a lease has to be longer than a few of them.
+    async with open_office(wire.url, lease=30.0) as office:
         match fault:
             case "slice":
                 wire.slice(1)
             case "delay":
-                wire.delay(0.2)
+                wire.delay(0.1)
             case "bandwidth":
                 wire.bandwidth(50_000)
         async with trio.open_nursery() as nursery:
