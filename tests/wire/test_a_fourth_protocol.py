@@ -175,6 +175,20 @@ async def test_the_body_raises_bare(pair, autojump_clock):
             raise KeyError("mine")
 
 
+async def test_a_cancelled_body_can_still_say_its_last_words(pair, autojump_clock, nursery):
+    here, there = pair
+    nursery.start_soon(answer, there)
+    heard = []
+    with trio.move_on_after(1):
+        async with open_lines(here) as lines:
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(2, shield=True):
+                    heard.append(await lines.ask(b"farewell"))
+    assert heard == [b"FAREWELL"]
+
+
 class Servers:
     """A server that can be away, as a supervisor's dial sees it."""
 

@@ -209,9 +209,20 @@ async def open_link(
         stream = await endpoint.connect()
     link = Link(stream, dialect, endpoint.name, quiet)
     try:
+        # A block that is cancelled still has its last words to say, within a shield of its own: until it is left, the
+        # link serves it.
+        serving = trio.CancelScope(shield=True)
+
+        async def serve() -> None:
+            with serving:
+                await link.run()
+
         async with open_household() as household:
-            household.start_soon(link.run, name=f"link to {endpoint.name}")
-            yield link
+            household.start_soon(serve, name=f"link to {endpoint.name}")
+            try:
+                yield link
+            finally:
+                serving.cancel()
     finally:
         link.lose("closed")
         # Only the file descriptor: farewells are the protocol's business, and were said before.
