@@ -195,7 +195,7 @@ class LeaseBook(Generic[M]):
     def _note_end(self, lease: Lease[M]) -> None:
         heapq.heappush(self._ends, (lease.life.until, next(self._entries), lease))
 
-    def forget(self, queue: str, ids: Collection[str]) -> None:
+    def forget(self, queue: str, ids: Collection[str] | None = None) -> None:
         """Forget closed leases of messages that were removed or begin anew: their holders are unknown now."""
-        for ref in [ref for ref in self._closed if ref.queue == queue and ref.id in ids]:
+        for ref in [ref for ref in self._closed if ref.queue == queue and (ids is None or ref.id in ids)]:
             del self._closed[ref]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias, final
 
@@ -169,20 +170,29 @@ class Channel:
 
     async def close(self) -> None:
         """Close the channel; what it holds unacknowledged goes back to its queues.  Nothing, if it is closed."""
-        if self.error is None:
+        if self.error is None and not self._closing:
+            farewell = self.ask(commands.Channel.Close(200, "bye", 0, 0))
             self._closing = True
             try:
-                await self.call(commands.Channel.Close(200, "bye", 0, 0))
+                await farewell.wait()
             except (ChannelClosedError, BrokerLostError):
                 return
-            self._end(ChannelClosedError(200, "closed by us"))
-            self._carrier.left(self.number)
         else:
             await trio.lowlevel.checkpoint()
+
+    def abandon(self) -> None:
+        """Close the channel soon, without waiting for it; nothing, if it is closed."""
+        if self.error is None and not self._closing:
+            self._closing = True
+            self._asked.append(Reply())
+            with suppress(BrokerLostError):
+                self._carrier.write(frames.marshal(commands.Channel.Close(200, "bye", 0, 0), self.number))
 
     def _check(self) -> None:
         if self.error is not None:
             raise _again(self.error)
+        if self._closing:
+            raise ChannelClosedError(200, "closed by us")
 
     # --------------------------------------------------------------------------------------------- publishing
 
@@ -307,6 +317,12 @@ class Channel:
                 self._consumers.pop(tag, None)
                 if self.cancelled is not None:
                     self.cancelled(tag)
+            case commands.Channel.CloseOk():
+                self._carrier.left(self.number)
+                asked = self._asked.pop() if self._asked else None
+                self._end(ChannelClosedError(200, "closed by us"))
+                if asked is not None:
+                    asked.set(method)
             case commands.Basic.CancelOk():
                 self._consumers.pop(str(method.consumer_tag), None)
                 self._next_asked().set(method)

@@ -1,0 +1,194 @@
+"""Keeping queues: counting, emptying, deleting, and bringing the dead back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+from pamqp import commands
+
+from trepid.brokers.rabbitmq import moving, passport
+from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.depot import Depot
+from trepid.brokers.rabbitmq.lines import NOT_FOUND, Lines
+from trepid.brokers.rabbitmq.passport import Passport
+from trepid.brokers.rabbitmq.topology import LEVELS
+from trepid.errors import BrokerLostError, QueueBusyError, UnknownQueueError, UnsupportedError
+from trepid.ports.messages import QueueStats
+from trepid.rules import lifecycle
+from trepid.rules.life import DEAD, READY, State
+from trepid.wire.amqp import Batch, Channel, ChannelClosedError, Delivered
+from trepid.wire.amqp.frames import header_of, persistent
+from trepid.wire.link import ProtocolError
+from trepid.wire.reply import Reply
+
+_SPAN: Final = 256
+"""Dead letters that are looked at together."""
+
+
+async def stats(lines: Lines, depot: Depot, queue: str) -> QueueStats:
+    """Count what can be counted: what is ready or dead, and what this session itself has leased.
+
+    Raises:
+      UnknownQueueError: if it was never declared.
+    """
+    counts = await _counted(lines, queue)
+    tap = depot.taps.get(queue)
+    ready = sum(counts[:-1]) + (len(tap.stock) if tap is not None else 0)
+    return QueueStats(queue, ready=ready, leased=depot.book.leased(queue, CLOCK.now()), dead=counts[-1])
+
+
+async def _counted(lines: Lines, queue: str) -> list[int]:
+    """Return how many messages are in each of the server's queues, the dead letters last."""
+    names = lines.names.all(queue)
+
+    async def ask(channel: Channel) -> list[int]:
+        asked = [channel.ask(commands.Queue.Declare(queue=name, passive=True)) for name in names]
+        return [int((await reply.wait()).message_count) for reply in asked]
+
+    return await _of(lines, queue, ask)
+
+
+async def _of(lines: Lines, queue: str, work: Callable[[Channel], Awaitable[list[int]]]) -> list[int]:
+    try:
+        return await lines.apart(work)
+    except ChannelClosedError as exc:
+        if exc.code != NOT_FOUND:
+            raise BrokerLostError(f"{lines.consumer.name}: {exc}") from None
+        lines.known.discard(queue)
+        raise UnknownQueueError(queue) from None
+
+
+async def delete(lines: Lines, depot: Depot, queue: str) -> None:
+    """Delete a queue, unless this session has leases of it.
+
+    Raises:
+      QueueBusyError: if it has.
+    """
+    now = CLOCK.now()
+    mine = [lease for lease in depot.book.leases() if lease.queue == queue]
+    if leased := depot.book.leased(queue, now):
+        over = [lease for lease in mine if lease.busy and lease.life.until <= now]
+        if leased > len(over):
+            await trio.lowlevel.checkpoint()
+            raise QueueBusyError(queue, leased - len(over))
+    await depot.ended([lease.ref for lease in mine])
+    tap = depot.taps.pop(queue, None)
+    await lines.delete(queue)
+    if tap is not None:
+        await tap.channel.close()
+
+
+async def requeue(lines: Lines, queue: str, ids: Collection[str] | None, limit: int) -> int:
+    """Bring dead messages back, the oldest first."""
+    wanted = None if ids is None else set(ids)
+    if wanted is not None and not wanted:
+        await _counted(lines, queue)
+        return 0
+    count = (await _counted(lines, queue))[-1]
+    work = partial(_sift, lines, queue, wanted, min(count, limit) if wanted is None else count, limit, again=True)
+    (came,) = await _of(lines, queue, work)
+    return came
+
+
+async def purge(lines: Lines, queue: str, states: Sequence[State], ids: Collection[str] | None, limit: int) -> int:
+    """Forget dead messages, by id or the oldest first; or what is ready, but not by id.
+
+    Raises:
+      UnsupportedError: for ready messages by id, and for scheduled ones.
+      UnknownQueueError: if the queue was never declared.
+    """
+    counts = await _counted(lines, queue)
+    gone = 0
+    if State.SCHEDULED in states:
+        raise UnsupportedError(
+            "purging delayed messages", "RabbitMQ", "they climb down a ladder that all queues share, until they are due"
+        )
+    if State.READY in states and ids is not None:
+        raise UnsupportedError("purging ready messages by id", "RabbitMQ", "it can only forget all of them")
+    if State.DEAD in states and (ids is None or ids):
+        wanted = None if ids is None else set(ids)
+        most = min(counts[-1], limit) if wanted is None else counts[-1]
+        (gone,) = await _of(lines, queue, partial(_sift, lines, queue, wanted, most, limit, again=False))
+    if State.READY in states:
+        for level, count in zip(LEVELS, counts, strict=False):
+            (more,) = await _of(lines, queue, partial(_drop, lines.names.ready(queue, level), min(count, limit - gone)))
+            gone += more
+    return gone
+
+
+async def _drop(name: str, most: int, channel: Channel) -> list[int]:
+    """Take messages out of a queue and forget them."""
+    taken: list[Delivered] = []
+    for reply in [channel.get(name, taken.append) for _ in range(most)]:
+        await reply.wait()
+    if taken:
+        channel.ack(taken[-1].tag, multiple=True)
+    await trio.lowlevel.checkpoint()
+    return [len(taken)]
+
+
+async def _sift(
+    lines: Lines,
+    queue: str,
+    wanted: set[str] | None,
+    most: int,
+    limit: int,
+    channel: Channel,
+    *,
+    again: bool,
+) -> list[int]:
+    """Look at dead letters and take some out: to be requeued, or forgotten.  The others go back in their order."""
+    taken: list[Delivered] = []
+    chosen: list[tuple[Delivered, Passport]] = []
+    for start in range(0, most, _SPAN):
+        span = range(start, min(start + _SPAN, most))
+        for reply in [channel.get(lines.names.dead(queue), taken.append) for _ in span]:
+            await reply.wait()
+    left: list[Delivered] = []
+    for message in taken:
+        papers = _papers(message)
+        if papers is not None and len(chosen) < limit and (wanted is None or papers.id in wanted):
+            chosen.append((message, papers))
+        else:
+            left.append(message)
+    if again and chosen:
+        await _revive(lines, queue, chosen)
+    for message, _ in chosen:
+        channel.ack(message.tag)
+    for message in left:
+        channel.nack(message.tag)
+    await trio.lowlevel.checkpoint()
+    return [len(chosen)]
+
+
+def _papers(message: Delivered) -> Passport | None:
+    try:
+        return passport.read(header_of(message.properties, passport.HEADER)[0] or b"")
+    except (ProtocolError, ValueError):
+        return None
+
+
+async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Passport]]) -> None:
+    answer: Reply[int] = Reply()
+
+    def stored(batch: Batch, error: Exception | None) -> None:
+        if error is None:
+            answer.set(len(batch.refused | batch.returned))
+        else:
+            answer.fail(error)
+
+    await lines.publisher.room()
+    now = CLOCK.now()
+    batch = Batch(stored)
+    for index, (message, papers) in enumerate(chosen):
+        life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
+        to = moving.target(lines, queue, papers, READY, 0.0)
+        lines.out.publish(to, persistent(passport.HEADER, papers.after(life).written()), message.body, batch, index)
+    batch.seal()
+    if refused := await answer.wait():
+        raise BrokerLostError(f"{lines.publisher.name}: it did not store {refused} of {len(chosen)} messages")
+
+

@@ -1,0 +1,122 @@
+"""A message's passport: all that a header says of its life, for the server keeps nothing else of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from trepid.ports.messages import Publication
+from trepid.rules.life import READY, Life, State
+from trepid.rules.publishing import PublishToken
+from trepid.rules.verdicts import Failure
+
+HEADER: Final = b"trepid"
+_LARGEST: Final = 65_536
+"""Bytes of a passport; a header must fit in one frame, and the oldest errors make room."""
+
+
+class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What travels with a payload.  Times are seconds since the epoch, by the clock of the host that wrote them.
+
+    The names are short, for they are stored with every message: see :class:`~trepid.rules.life.Life` for what they
+    mean.
+    """
+
+    id: str
+    token: PublishToken
+    seq: int
+    enqueued: float
+    due: float
+    priority: int = 5
+    expires: float | None = None
+    failures: int = 0
+    crashes: int = 0
+    returns: int = 0
+    spent_failures: int = 0
+    spent_crashes: int = 0
+    requeues: int = 0
+    stray_since: float | None = None
+    max_crashes: int | None = None
+    result_ttl: float | None = None
+    errors: tuple[Failure, ...] = ()
+    ended: float | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(cls, item: Publication, seq: int, now: float) -> Passport:
+        """Return the passport of a new message."""
+        due = max(item.due if item.due is not None else now + (item.delay or 0.0), now)
+        return cls(
+            item.id,
+            item.token,
+            seq,
+            now,
+            due,
+            item.priority,
+            None if item.ttl is None else due + item.ttl,
+            max_crashes=item.max_crashes,
+            result_ttl=item.result_ttl,
+        )
+
+    def life(self, state: State = READY) -> Life:
+        """Return the life that it tells of."""
+        return Life(
+            self.seq,
+            self.due,
+            state,
+            self.expires,
+            failures=self.failures,
+            crashes=self.crashes,
+            returns=self.returns,
+            spent_failures=self.spent_failures,
+            spent_crashes=self.spent_crashes,
+            requeues=self.requeues,
+            stray_since=self.stray_since,
+            ended=self.ended,
+            reason=self.reason,
+            max_crashes=self.max_crashes,
+            result_ttl=self.result_ttl,
+        )
+
+    def after(self, life: Life, error: Failure | None = None) -> Passport:
+        """Return the passport after something has happened to the message."""
+        return replace(
+            self,
+            seq=life.seq,
+            due=life.due,
+            expires=life.expires,
+            failures=life.failures,
+            crashes=life.crashes,
+            returns=life.returns,
+            spent_failures=life.spent_failures,
+            spent_crashes=life.spent_crashes,
+            requeues=life.requeues,
+            stray_since=life.stray_since,
+            errors=self.errors if error is None else (*self.errors, error),
+            ended=life.ended,
+            reason=life.reason,
+        )
+
+    def written(self) -> bytes:
+        """Return it as text.  Of errors that do not fit, the latest are kept."""
+        text = _WRITE.encode(self)
+        errors = self.errors
+        while len(text) > _LARGEST and errors:
+            errors = errors[1:]
+            text = _WRITE.encode(replace(self, errors=errors))
+        return text
+
+
+def read(text: bytes) -> Passport:
+    """Return the passport that a header holds.
+
+    Raises:
+      ValueError: if it holds none.
+    """
+    return _READ.decode(text)
+
+
+_WRITE = msgspec.json.Encoder()
+_READ = msgspec.json.Decoder(Passport)

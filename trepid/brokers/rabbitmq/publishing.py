@@ -1,0 +1,65 @@
+"""Publishing: confirmed, and never into a queue that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from trepid.brokers.rabbitmq import moving
+from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.lines import Lines
+from trepid.brokers.rabbitmq.passport import Passport
+from trepid.errors import BrokerLostError
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Published, Publishing
+from trepid.wire.amqp import Batch
+from trepid.wire.reply import Reply
+
+
+async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]:
+    """Store messages, each by itself, and return once the server has confirmed them all.
+
+    Raises:
+      BrokerLostError: if the connection is lost first, or the server refuses a message; then some may be stored.
+
+    Cancellation: what was sent is stored.
+    """
+    queues = {each.queue for each in batch}
+    if missing := queues - await lines.existing(queues):
+        await trio.lowlevel.checkpoint()
+        return [
+            Published(Publishing.NO_QUEUE if each.queue in missing else Publishing.NOT_STORED, each.id)
+            for each in batch
+        ]
+    await lines.ways(_delays(batch))
+    await lines.publisher.room()
+    answer: Reply[Batch] = Reply()
+
+    def stored(batch: Batch, error: Exception | None) -> None:
+        if error is None:
+            answer.set(batch)
+        else:
+            answer.fail(error)
+
+    now = CLOCK.now()
+    together = Batch(stored)
+    moving.publish(lines, together, [(each, Passport.of(each, CLOCK.number(), now)) for each in batch], now, 0)
+    together.seal()
+    outcome = await answer.wait()
+    if outcome.refused:
+        raise BrokerLostError(
+            f"{lines.publisher.name}: it did not store {len(outcome.refused)} of {len(batch)} messages"
+        )
+    for index in outcome.returned:
+        # Deleted since it was last seen.
+        lines.known.discard(batch[index].queue)
+    return [
+        Published(Publishing.NO_QUEUE if index in outcome.returned else Publishing.ACCEPTED, each.id)
+        for index, each in enumerate(batch)
+    ]
+
+
+def _delays(batch: Sequence[Publication]) -> list[float]:
+    now = CLOCK.now()
+    return [each.delay or (each.due or 0.0) - now for each in batch if each.delay or each.due is not None]

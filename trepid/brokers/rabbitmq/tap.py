@@ -1,0 +1,149 @@
+"""A tap: what one session draws from one queue, over one channel.
+
+Two ways to draw.  *Fetching* asks how much there is and takes exactly so much, most urgent first; two round trips, and
+nothing is held back from others.  *Listening* lets the server push, up to a window; that is what makes a busy worker
+quick and an idle one wake at once.  What was pushed and not leased waits in the stock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final, Protocol, final
+
+import trio
+from pamqp import commands
+
+from trepid.brokers.rabbitmq.stock import Stock
+from trepid.brokers.rabbitmq.topology import LEVELS, Names
+from trepid.wire.amqp import Channel, Delivered
+from trepid.wire.reply import Reply
+
+_WIDEST: Final = 65_535
+
+
+class Basin(Protocol):
+    """Where a tap drains to."""
+
+    def arrived(self, tap: Tap, level: str, message: Delivered) -> None:
+        """Take charge of a message."""
+        ...
+
+    def dried_up(self, tap: Tap, error: Exception) -> None:
+        """The channel is lost, and everything that was drawn over it."""
+        ...
+
+    def stir(self) -> None:
+        """Let everybody look again who waits."""
+        ...
+
+
+@final
+class Tap:
+    """What one session draws from one queue.
+
+    Attributes:
+      queue: its name.
+      channel: over which it is drawn.
+      stock: messages that were drawn and not leased.
+      drawn: tags of messages that are not acknowledged, in the order in which they came.
+      waiting: how many messages are wanted by callers that wait.
+      callers: how many callers wait.
+      asked: the moment, on Trio's clock, at which somebody last asked for messages.
+    """
+
+    def __init__(self, queue: str, channel: Channel, names: Names, basin: Basin) -> None:
+        self.queue = queue
+        self.channel = channel
+        self.stock = Stock()
+        self.drawn: OrderedDict[int, None] = OrderedDict()
+        self.waiting = 0
+        self.callers = 0
+        self.asked = trio.current_time()
+        self._names = names
+        self._basin = basin
+        self._windows: dict[str, int] = {}
+        self._consumers: dict[str, str] = {}
+        self._numbers = 0
+        channel.lost = partial(basin.dried_up, self)
+        channel.cancelled = self._cancelled
+
+    @property
+    def listening(self) -> bool:
+        """Whether the server pushes messages of all levels."""
+        return len(self._consumers) == len(LEVELS)
+
+    # ------------------------------------------------------------------------------------------------- drawing
+
+    async def fetch(self, most: int) -> None:
+        """Draw up to *most* messages that are ready, most urgent first.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: if the channel is lost first.
+
+        Cancellation: what was asked for comes into the stock all the same.
+        """
+        asked = [
+            self.channel.ask(commands.Queue.Declare(queue=self._names.ready(self.queue, level), passive=True))
+            for level in LEVELS
+        ]
+        counts = [int((await reply.wait()).message_count) for reply in asked]
+        gets: list[Reply[bool]] = []
+        for level, count in zip(LEVELS, counts, strict=True):
+            for _ in range(min(count, most - len(gets))):
+                gets.append(self.channel.get(self._names.ready(self.queue, level), partial(self._came, level)))
+        for reply in gets:
+            await reply.wait()
+
+    def listen(self, wanted: int) -> None:
+        """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
+        window = min(len(self.drawn) - len(self.stock) + wanted, _WIDEST)
+        for level in LEVELS:
+            if level in self._consumers and self._windows[level] >= window:
+                continue
+            # A window holds from its beginning to its end; for a wider one, there must be another consumer.
+            self._hush(level)
+            self._numbers += 1
+            tag = f"{level}-{self._numbers}"
+            self._consumers[level], self._windows[level] = tag, window
+            self.channel.consume(
+                self._names.ready(self.queue, level), tag, partial(self._came, level), prefetch=window
+            )
+
+    def hush(self) -> None:
+        """Let the server push nothing more.  Never waits; what is under way still comes."""
+        for level in LEVELS:
+            self._hush(level)
+
+    def _hush(self, level: str) -> None:
+        tag = self._consumers.pop(level, None)
+        if tag is not None and self.channel.error is None:
+            self.channel.ask(commands.Basic.Cancel(consumer_tag=tag))
+
+    def _cancelled(self, tag: str) -> None:
+        # The queue is gone, or its leader has changed; whoever waits will ask again.
+        self._consumers = {level: each for level, each in self._consumers.items() if each != tag}
+        self._basin.stir()
+
+    def _came(self, level: str, message: Delivered) -> None:
+        self.drawn[message.tag] = None
+        self._basin.arrived(self, level, message)
+
+    # ----------------------------------------------------------------------------------------- acknowledging
+
+    def ack(self, tags: Iterable[int]) -> None:
+        """Acknowledge messages, in as few words as possible.  Never waits; nothing, if the channel is lost."""
+        if self.channel.error is not None:
+            return
+        done = set(tags) & self.drawn.keys()
+        last = 0
+        while self.drawn and (tag := next(iter(self.drawn))) in done:
+            last = tag
+            done.discard(tag)
+            del self.drawn[tag]
+        if last:
+            self.channel.ack(last, multiple=True)
+        for tag in sorted(done):
+            del self.drawn[tag]
+            self.channel.ack(tag)
