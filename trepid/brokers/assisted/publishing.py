@@ -43,7 +43,7 @@ class _Draft:
     answer: Published | None = None
     # Whether the ticket goes to the main engine, once more or for the first time.
     goes: bool = False
-    fresh: bool = False
+    again: bool = False
     claimed: bool = False
     # A message that waits, to be withdrawn for this one.
     victim: Name | None = None
@@ -148,7 +148,7 @@ class Drafts:
                 await self._decide(draft, None, before, now)
                 return
             draft.claimed = True
-        draft.goes = draft.fresh = True
+        draft.goes = True
         draft.is_(Publishing.ACCEPTED)
         if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
             await self._contend(draft, draft.key_kept)
@@ -177,7 +177,10 @@ class Drafts:
             if changed is None:
                 return  # it has just become sure
             draft.deed = changed
-        draft.goes = True
+        draft.goes = draft.again = True
+        if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
+            # It was cut off before it had its key, or has lost it since.
+            await self._contend(draft, draft.key_kept)
 
     async def _contend(self, draft: _Draft, kept: bytes) -> bool:
         """The unique key is taken: by somebody who lives, or by what is left of somebody.
@@ -273,6 +276,13 @@ class Drafts:
 
     async def _undo(self, draft: _Draft) -> None:
         steps: list[Step] = []
+        if draft.again:
+            # Its ticket may be there from an earlier attempt; it must find a deed by which it is thrown away.
+            now = await self._main.now()
+            ended = self._register.marked(cancelled(draft.deed, now, "not stored"))
+            ended = replace(ended, sure=True, forget=now)
+            steps.append(Write(deed_key(draft.name), dump(ended), kept_for(ended, now), dump(draft.deed)))
+            draft.again = False
         if draft.claimed:
             steps.append(Drop(deed_key(draft.name), dump(draft.deed)))
             draft.claimed = False
