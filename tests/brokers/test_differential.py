@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from trepid.brokers.memory import Ledger, looking
 from trepid.brokers.postgres import PostgreSQLBroker
+from trepid.brokers.redis import RedisBroker
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.errors import QueueBusyError, UnknownQueueError
 from trepid.ports.messages import Publication, Ref, Settlement
@@ -309,6 +310,7 @@ def _same_reply(ours, theirs):
 
 
 SCHEMAS = itertools.count()
+PREFIXES = itertools.count()
 
 
 @contextmanager
@@ -322,6 +324,14 @@ def postgres(server):
     @contextmanager
     def make(clock):
         yield PostgreSQLBroker(f"{server.url}?schema=trace_{next(SCHEMAS)}", clock=clock)
+
+    return make
+
+
+def redis(server):
+    @contextmanager
+    def make(clock):
+        yield RedisBroker(f"{server.url}?prefix=trace{next(PREFIXES)}", clock=clock)
 
     return make
 
@@ -357,3 +367,14 @@ async def test_fixed_traces_on_postgres(seed, postgres_server):
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 def test_random_traces_on_postgres(postgres_server, draw, steps):
     trio.run(run_trace, postgres(postgres_server), draw, steps)
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_fixed_traces_on_redis(seed, redis_server):
+    await run_trace(redis(redis_server), random.Random(seed), steps=120)
+
+
+@given(draw=st.randoms(use_true_random=False), steps=st.integers(1, 60))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+def test_random_traces_on_redis(redis_server, draw, steps):
+    trio.run(run_trace, redis(redis_server), draw, steps)
