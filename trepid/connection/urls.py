@@ -10,7 +10,7 @@ from trepid.errors import BrokerURLError, UnsupportedError
 from trepid.ports.broker import Broker
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
-_PLANNED: Final = ("amqp", "amqps", "nats", "tls")
+_PLANNED: Final = ("nats", "tls")
 
 
 def _memory(url: str, rest: str) -> Broker:
@@ -45,6 +45,14 @@ def _redis(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says wha
     return RedisBroker(url)
 
 
+def _amqp(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
+    try:
+        from trepid.brokers.rabbitmq import RabbitMQBroker
+    except ImportError as exc:
+        raise UnsupportedError("amqp:", "this installation", f"pip install 'trepid[rabbitmq]' ({exc})") from exc
+    return RabbitMQBroker(url)
+
+
 _REDIS: Final = ("redis", "rediss", "unix", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster")
 
 _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
@@ -52,6 +60,7 @@ _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "postgres": _postgresql,
+    **dict.fromkeys(("amqp", "amqps"), _amqp),
     **dict.fromkeys((*_REDIS, "rediss+cluster"), _redis),
 }
 

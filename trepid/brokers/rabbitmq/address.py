@@ -16,6 +16,7 @@ from trepid.wire.endpoint import Endpoint
 
 _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _PREFIX: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,49}")
+_UNREADABLE: Final = "write amqp://user:password@host:port/vhost, with / @ : and # in a password as %2F %40 %3A and %23"
 _KNOWN: Final = ("prefix", "heartbeat", "cafile")
 
 
@@ -46,8 +47,11 @@ def address_of(url: str) -> Address:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "localhost", parts.port or _PORTS[scheme]
-    except ValueError as exc:
-        raise BrokerURLError(shown, str(exc)) from None
+    except ValueError:
+        # What is wrong may be part of a password.
+        raise BrokerURLError(shown, _UNREADABLE) from None
+    if "//" not in url[: len(scheme) + 3] or "@" in parts.path + parts.query + parts.fragment:
+        raise BrokerURLError(shown, _UNREADABLE)
     # As RabbitMQ has it: no path is the default virtual host, one slash alone would be the one without a name.
     path = unquote(parts.path[1:])
     vhost = path or "/"

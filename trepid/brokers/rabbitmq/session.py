@@ -200,8 +200,9 @@ class RabbitMQSession(Session):
                 await tap.fetch(missing if over else min(missing, _GULP))
                 came = len(tap.stock) - had
                 missing -= came
-                if came >= _GULP and not over:
-                    tap.listen(limit)  # there is more where that came from
+                if came < _GULP or over:
+                    continue  # else there is more where that came from
+            tap.listen(limit)
         await trio.lowlevel.checkpoint()
 
     def _share(self, taps: Sequence[Tap], limit: int) -> int:
