@@ -149,11 +149,11 @@ async def test_records_that_are_lost_now_and_then_do_no_harm(autojump_clock, fau
         return number
 
     actor = trepid.Actor(note)
-    async with connected(LimitedBroker(), FaultyBroker(MemoryBroker(), plan)) as connection:
-        async with working(trepid.Worker(actor, tasks_limit=3), connection):
-            handles = [await connection.enqueue(actor.job(number)) for number in range(40)]
-            for number, handle in enumerate(handles):
-                assert await handle.result() == number
+    second = FaultyBroker(MemoryBroker(), plan)
+    async with connected(LimitedBroker(), second) as connection, working(trepid.Worker(actor), connection):
+        handles = [await connection.enqueue(actor.job(number)) for number in range(40)]
+        for number, handle in enumerate(handles):
+            assert await handle.result() == number
     assert sorted(ran) == list(range(40)), "each ran once"
 
 
@@ -207,12 +207,12 @@ async def test_messages_published_past_the_second_engine_are_run(autojump_clock)
 
 
 async def test_an_idle_worker_does_not_poll(autojump_clock):
-    second, asked = MemoryBroker(), []
-    async with connected(LimitedBroker(), FaultyBroker(second, asked.append)) as connection:
-        async with working(trepid.Worker(SLEEPER), connection):
-            await idle()
-            asked.clear()
-            await trio.sleep(24 * 3600)
+    asked = []
+    second = FaultyBroker(MemoryBroker(), asked.append)
+    async with connected(LimitedBroker(), second) as connection, working(trepid.Worker(SLEEPER), connection):
+        await idle()
+        asked.clear()
+        await trio.sleep(24 * 3600)
     assert len(asked) < 100
 
 
