@@ -254,3 +254,24 @@ def test_what_the_program_imports_before_it_knows_the_command():
     rooms = {name.partition(".")[0] for name in done.stdout.split()}
     assert "click" in rooms
     assert "rich" not in rooms
+
+
+# ------------------------------------------------------------------------------------------------ a second engine
+
+
+@pytest.mark.parametrize("words", [["queues"], ["enqueue", "greet", "name=x"], ["worker", "shop", "--burst"]])
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_second_engine_reaches_the_broker(words, by, run, url, monkeypatch):
+    if by == "environment":
+        monkeypatch.setenv("TREPID_RESULTS_URL", "sqlite:results.db")
+    result = run(*words, *(["--results", "sqlite:results.db"] if by == "option" else []))
+    assert result.exit_code != 0
+    # Which keeps its results itself, and says so.
+    assert "does not support a second engine for results" in result.stderr
+
+
+def test_a_second_engine_that_cannot_be_used(run, url):
+    result = run("queues", "--results", "ftp://joe:hunter2@host")
+    assert result.exit_code == 2
+    assert "unknown scheme 'ftp'" in result.stderr
+    assert "hunter2" not in result.stderr

@@ -23,6 +23,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 TRACEBACK: Final = "trepid.traceback"
 """Where the context keeps whether tracebacks are wanted."""
 
+RESULTS: Final = "trepid.results"
+"""Where the context keeps the URL of the second engine, if one was named."""
+
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
@@ -99,6 +102,22 @@ broker_option = option(
     metavar="URL",
     help="Where the messages are, such as sqlite:jobs.db",
 )
+
+
+def _keep_results(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value:
+        ctx.meta[RESULTS] = value
+
+
+results_option = option(
+    "--results",
+    envvar="TREPID_RESULTS_URL",
+    show_envvar=True,
+    metavar="URL",
+    expose_value=False,
+    callback=_keep_results,
+    help="A second engine, if the broker keeps no results",
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON, whose keys are stable")
 queues_option = option(
     "-q",
@@ -129,4 +148,4 @@ traceback_option = option(
 
 def operates(command: F) -> F:
     """Give a command the options of those that look into a broker."""
-    return broker_option(json_option(traceback_option(command)))
+    return broker_option(results_option(json_option(traceback_option(command))))

@@ -43,12 +43,14 @@ class Served:
       worker: what runs.
       url: the broker.
       burst: whether it ends when nothing is left to do.
+      results: a second engine, if one was named.
       handed_back: how many running jobs were cancelled and given back because the worker stopped.
     """
 
     worker: Worker
     url: str
     burst: bool
+    results: str | None = None
     handed_back: int = attrs.field(init=False, default=0)
     _running: RunningWorker | None = attrs.field(init=False, default=None)
     _announced: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -69,7 +71,7 @@ class Served:
         worker = self.worker.options(handle_signals=None, observers=(*self.worker.observers, self._observe))
         report, unsettled = Report(), 0
         with counted(numbers, self._heard), self._scope:
-            async with open_connection(self.url) as connection, trio.open_nursery() as nursery:
+            async with open_connection(self.url, results=self.results) as connection, trio.open_nursery() as nursery:
                 await self._warn_of_queues(connection)
                 nursery.start_soon(partial(worker.run, connection, task_status=_Announced(self)))
                 running = await self._start()

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import rich_click as click
+
 from trepid.cli.failures import Exit, Failure, unknown_queue
+from trepid.cli.options import RESULTS
 
 if TYPE_CHECKING:
     from trepid.connection import Connection
@@ -24,6 +27,20 @@ def named_broker(url: str | None) -> str:
     """
     if not url:
         raise Failure("no broker is named", Exit.USAGE, "--broker sqlite:jobs.db, or set TREPID_BROKER_URL")
+    return url
+
+
+def second_engine() -> str | None:
+    """Return the URL of the second engine, if one was named, by the command that runs now.
+
+    Raises:
+      BrokerURLError, UnsupportedError: if it cannot be used.
+    """
+    context = click.get_current_context(silent=True)
+    url: str | None = None if context is None else context.meta.get(RESULTS)
+    if not url:
+        return None
+    shown(url)
     return url
 
 
@@ -68,13 +85,15 @@ def visit(url: str | None, work: Callable[[Connection], Awaitable[T]], *, may_cr
 
     url = named_broker(url)
     shown(url)
+    results = second_engine()
     if url.lower().startswith("memory:"):
         raise Failure("memory: lives inside of one process, so there is nothing to see", Exit.USAGE, "use sqlite:PATH")
     if not may_create:
         refuse_missing_file(url)
 
     async def main() -> T:
-        async with open_connection(url) as connection:
+        # Who operates wants to know at once, and not to wait until the broker is back.
+        async with open_connection(url, results=results, wait_for_broker=False) as connection:
             try:
                 return await work(connection)
             except UnknownQueueError as exc:

@@ -13,9 +13,17 @@ from trepid.cli import lines
 from trepid.cli.failures import Exit, Failure, explained, leaf_of, leave, usage
 from trepid.cli.ink import ink_for
 from trepid.cli.loading import Loaded, load
-from trepid.cli.options import SPAN, broker_option, json_option, option, queues_option, traceback_option
+from trepid.cli.options import (
+    SPAN,
+    broker_option,
+    json_option,
+    option,
+    queues_option,
+    results_option,
+    traceback_option,
+)
 from trepid.cli.tables import plural, print_json, span
-from trepid.cli.visits import named_broker, shown
+from trepid.cli.visits import named_broker, second_engine, shown
 
 if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
@@ -28,6 +36,7 @@ _LEVELS = "The least that is logged: debug, info (the default), warning or error
 @click.command()
 @click.argument("app", required=False, envvar="TREPID_APP")
 @broker_option
+@results_option
 @option("-c", "--tasks-limit", type=_COUNT, metavar="N", help="How many jobs at once")
 @option("--threads-limit", type=_COUNT, metavar="N", help="How many of them in threads")
 @option("--processes-limit", type=_COUNT, metavar="N", help="How many of them in processes")
@@ -127,7 +136,7 @@ def _serve(worker: Worker, url: str, *, burst: bool, as_json: bool) -> Exit:
 
     from trepid.cli.serving import Served
 
-    served = Served(worker, url, burst)
+    served = Served(worker, url, burst, second_engine())
     try:
         report, code = trio.run(served.run, restrict_keyboard_interrupt_to_checkpoints=True)
     except (Exception, BaseExceptionGroup) as exc:
