@@ -10,7 +10,6 @@ from trepid.errors import BrokerURLError, UnsupportedError
 from trepid.ports.broker import Broker
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
-_PLANNED: Final = ("nats", "tls")
 
 
 def _memory(url: str, rest: str) -> Broker:
@@ -53,6 +52,12 @@ def _amqp(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what
     return RabbitMQBroker(url)
 
 
+def _nats(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
+    from trepid.brokers.nats import NatsBroker
+
+    return NatsBroker(url)
+
+
 _REDIS: Final = ("redis", "rediss", "unix", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster")
 
 _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
@@ -61,6 +66,7 @@ _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
     "postgresql": _postgresql,
     "postgres": _postgresql,
     **dict.fromkeys(("amqp", "amqps"), _amqp),
+    **dict.fromkeys(("nats", "tls"), _nats),
     **dict.fromkeys((*_REDIS, "rediss+cluster"), _redis),
 }
 
@@ -82,8 +88,6 @@ def broker_at(url: str) -> Broker:
     engine = _ENGINES.get(scheme)
     if engine is not None:
         return engine(url, rest)
-    if scheme in _PLANNED:
-        raise UnsupportedError(f"{scheme}: brokers", "this version of Trepid", "it has memory: and sqlite:")
     raise BrokerURLError(without_secrets(url), f"unknown scheme {scheme!r}; known are memory: and sqlite:")
 
 

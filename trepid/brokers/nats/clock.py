@@ -1,0 +1,51 @@
+"""The server's clock, as far as a session knows it."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Final, final
+
+from trepid.brokers.nats.jetstream import Letterbox, last_of, look, storing
+from trepid.brokers.nats.names import Names
+from trepid.wire.nats.connection import NatsConnection
+
+_STAMP: Final = re.compile(r"([0-9T:-]{19})(?:\.([0-9]+))?Z")
+
+
+def seconds(stamp: str) -> float:
+    """Return a time that the server has written, in seconds since the epoch."""
+    found = _STAMP.fullmatch(stamp)
+    if found is None:
+        raise ValueError(f"no time: {stamp!r}")
+    whole = datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
+    return whole + float(f"0.{found[2] or 0}")
+
+
+@final
+class Clock:
+    """Seconds since the epoch: this machine's clock, corrected by what the server's said when it was last asked."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+        self._latest = 0.0
+
+    def now(self) -> float:
+        """Return the server's time.  It never goes back."""
+        self._latest = max(self._latest, time.monotonic() + self._ahead)
+        return self._latest
+
+    async def ask(self, connection: NatsConnection, names: Names) -> None:
+        """Learn the server's time from a message that it stamps."""
+        before = time.monotonic()
+        await connection.ask(storing(names.tick, b"", {}))
+        after = time.monotonic()
+        found = await look(connection, last_of(names.clock, names.tick))
+        if found is not None:
+            self._ahead = seconds(found.at) - (before + after) / 2
+
+
+def stored_at(found: Letterbox) -> float:
+    """Return when a message was stored."""
+    return seconds(found.at)

@@ -1,0 +1,145 @@
+"""Moving: a message is replaced by a copy that says what became of it, and by nobody else.
+
+A copy on the same subject, stored only if the message is still the last one there, replaces it in one step: the server
+keeps one message per subject.  So each copy is leased at most once, its place in the stream proves the lease, and who
+comes late finds another message there.
+
+Where a copy lies in another place of the queue (a dead letter, what is far from due), it is stored first, and then the
+message is deleted, if it is still there.  If not, the copy is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+from msgspec.structs import replace
+
+from trepid.brokers.nats import letter as letters
+from trepid.brokers.nats import names as places
+from trepid.brokers.nats.jetstream import (
+    WRONG_LAST,
+    JetStream,
+    JetStreamError,
+    Outcome,
+    Stored,
+    deleting,
+    last_of,
+    storing,
+)
+from trepid.brokers.nats.letter import HEADER, Letter, written
+from trepid.brokers.nats.names import Names
+from trepid.brokers.nats.parcel import Parcel
+from trepid.errors import BrokerLostError
+from trepid.wire.nats.connection import NoRespondersError, Question
+
+
+class Move(NamedTuple):
+    """What is to become of a parcel.
+
+    Attributes:
+      parcel: which.
+      letter: of the copy; None if there shall be none.
+      place: where the copy is to lie.
+      id: by which the server recognises a repetition of this very move.
+    """
+
+    parcel: Parcel
+    letter: Letter | None
+    place: str = ""
+    id: str | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the copy replaces the message in one step."""
+        return self.letter is not None and self.place == self.parcel.place
+
+
+@final
+class Mover:
+    """Carries out moves, many at once."""
+
+    def __init__(self, jetstream: JetStream, names: Names) -> None:
+        self._jetstream = jetstream
+        self._names = names
+
+    def question(self, move: Move) -> Question:
+        """Return what stores the copy of a move."""
+        parcel, letter = move.parcel, move.letter
+        assert letter is not None
+        last = parcel.seq if move.in_place else None if move.place == places.DEAD else 0
+        return storing(
+            self._names.message(parcel.queue, move.place, letter.id),
+            parcel.message.payload,
+            {HEADER: written(letter)},
+            id=move.id,
+            last=last,
+        )
+
+    async def carry_out(self, moves: Sequence[Move]) -> list[bool]:
+        """Carry out moves, and return for each whether the message was still there to be moved.
+
+        Raises:
+          BrokerLostError: if some may have been carried out, and some not; repeating them is safe.
+        """
+        copies = [move for move in moves if move.letter is not None]
+        outcomes = dict(
+            zip(map(id, copies), await self._jetstream.store_all([self.question(move) for move in copies]), strict=True)
+        )
+        moved: list[bool] = []
+        deletions: list[tuple[int, Move]] = []
+        for number, move in enumerate(moves):
+            outcome = outcomes.get(id(move))
+            moved.append(await self._stored(move, outcome) if outcome is not None else True)
+            if moved[-1] and not move.in_place:
+                deletions.append((number, move))
+        if deletions:
+            questions = [deleting(self._names.stream(move.parcel.queue), move.parcel.seq) for _, move in deletions]
+            for (number, move), there in zip(deletions, await self._jetstream.delete_all(questions), strict=True):
+                moved[number] = there
+                outcome = outcomes.get(id(move))
+                if not there and isinstance(outcome, Stored) and not outcome.duplicate:
+                    await self._take_back(move, outcome)
+        return moved
+
+    async def _stored(self, move: Move, outcome: Outcome) -> bool:
+        """Whether the copy of a move is there, now or since an earlier attempt."""
+        if isinstance(outcome, Stored):
+            return True
+        if isinstance(outcome, NoRespondersError):
+            raise BrokerLostError(f"the stream of queue {move.parcel.queue!r} does not answer")
+        if not isinstance(outcome, JetStreamError) or outcome.number != WRONG_LAST:
+            raise outcome
+        return await self.is_there(move)
+
+    async def is_there(self, move: Move) -> bool:
+        """Whether the last message on a move's subject is the copy that this very move has made."""
+        assert move.letter is not None
+        subject = self._names.message(move.parcel.queue, move.place, move.letter.id)
+        (found,) = await self._jetstream.look_all([last_of(self._names.stream(move.parcel.queue), subject)])
+        if found is None:
+            return False
+        there = letters.read(found.message)
+        return there is not None and (there.of, there.how) == (move.letter.of, move.letter.how)
+
+    async def _take_back(self, move: Move, copy: Stored) -> None:
+        """The message was settled by somebody else meanwhile: its copy must not live."""
+        await self._jetstream.delete_all([deleting(self._names.stream(move.parcel.queue), copy.seq)])
+
+
+def due_now(parcel: Parcel) -> Move:
+    """A message that is due is replaced by one that can be leased."""
+    letter = replace(parcel.letter, waits=False, of=parcel.seq, how="due")
+    return Move(parcel, letter, parcel.level, f"due:{parcel.seq}")
+
+
+def parked(parcel: Parcel) -> Move:
+    """A message that is far from due goes where it is in nobody's way."""
+    letter = replace(parcel.letter, of=parcel.seq, how="parked")
+    return Move(parcel, letter, places.LATER, f"parked:{parcel.seq}")
+
+
+def given_back(parcel: Parcel) -> Move:
+    """A message that was handed out and came to nobody waits again; it counts for nothing."""
+    letter = replace(parcel.letter, of=parcel.seq, how="given back")
+    return Move(parcel, letter, parcel.place)

@@ -1,0 +1,117 @@
+"""The office: what all parts of a session share, and the catalogue of queues."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import final
+
+import attrs
+import trio
+
+from trepid.brokers.leasebook import LeaseBook
+from trepid.brokers.nats.clock import Clock
+from trepid.brokers.nats.jetstream import JetStream, deleting, next_of
+from trepid.brokers.nats.moving import Mover
+from trepid.brokers.nats.names import Names
+from trepid.brokers.nats.parcel import Parcel
+from trepid.brokers.nats.topology import Topology
+from trepid.errors import UnknownQueueError
+
+
+@final
+@attrs.define
+class Held:
+    """What is kept with a lease.
+
+    Attributes:
+      parcel: the message as it came.
+      tried: whether a settlement was begun whose end nobody knows.
+    """
+
+    parcel: Parcel
+    tried: bool = False
+
+
+@final
+class Office:
+    """What all parts of a session share.
+
+    Attributes:
+      name: of this session, drawn at random.
+      nursery: for tasks that live as long as the session.
+    """
+
+    def __init__(self, jetstream: JetStream, topology: Topology, clock: Clock, nursery: trio.Nursery) -> None:
+        self.name = secrets.token_hex(6)
+        self.jetstream = jetstream
+        self.topology = topology
+        self.names: Names = topology.names
+        self.clock = clock
+        self.nursery = nursery
+        self.mover = Mover(jetstream, self.names)
+        self.book: LeaseBook[Held] = LeaseBook()
+        self._known: set[str] = set()
+
+    # ------------------------------------------------------------------------------------------------ queues
+
+    async def queues(self) -> list[str]:
+        """Return the declared queues, as the server knows them, sorted."""
+        found: list[str] = []
+        while True:
+            body = {"subject": self.names.all_queues, "offset": len(found)}
+            page = await self.jetstream.api("STREAM.NAMES", body)
+            names = page.get("streams") or []
+            found += names
+            if not names or len(found) >= page.get("total", 0):
+                break
+        queues = sorted(self.names.queue(stream) for stream in found)
+        self._known = set(queues)
+        return queues
+
+    async def unknown(self, queues: set[str]) -> set[str]:
+        """Return those queues that were never declared; the server is asked only if there seem to be some."""
+        missing = queues - self._known
+        if missing:
+            await self.queues()
+            missing = queues - self._known
+        else:
+            await trio.lowlevel.checkpoint()
+        return missing
+
+    async def require(self, queue: str) -> None:
+        """Complain if a queue was never declared.
+
+        Raises:
+          UnknownQueueError: then.
+        """
+        if await self.unknown({queue}):
+            raise UnknownQueueError(queue)
+
+    def learned(self, queue: str) -> None:
+        """A queue is there."""
+        self._known.add(queue)
+
+    def forgotten(self, queue: str) -> None:
+        """A queue may not be there any more."""
+        self._known.discard(queue)
+
+    # ---------------------------------------------------------------------------------------------- removing
+
+    async def discard(self, parcels: Sequence[Parcel]) -> list[bool]:
+        """Delete messages that were handed to us, and return for each whether it was there."""
+        return await self.jetstream.delete_all(
+            [deleting(self.names.stream(parcel.queue), parcel.seq) for parcel in parcels]
+        )
+
+    async def purge(self, queue: str, place: str, limit: int) -> int:
+        """Delete up to so many messages of a place from which nobody leases, and return how many there were."""
+        stream, subjects = self.names.stream(queue), self.names.subjects(queue, place)
+        removed = start = 0
+        while removed < limit:
+            (found,) = await self.jetstream.look_all([next_of(stream, subjects, start)])
+            if found is None:
+                break
+            start = found.seq + 1
+            removed += sum(await self.jetstream.delete_all([deleting(stream, found.seq)]))
+        return removed

@@ -1,0 +1,85 @@
+"""A parcel: a message as a consumer hands it out."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, final
+
+import attrs
+
+from trepid.brokers.nats import letter as letters
+from trepid.brokers.nats.letter import Letter
+from trepid.brokers.nats.names import level, unescaped
+from trepid.wire.nats.protocol import Message
+
+PROGRESS: Final = b"+WPI"
+
+
+class Where(NamedTuple):
+    """What the server writes into the subject to which a delivery is answered.
+
+    Attributes:
+      seq: the message's place in the stream.
+      deliveries: how often it was handed out, this time included.
+    """
+
+    seq: int
+    deliveries: int
+
+
+def where(reply: str) -> Where | None:
+    """Read the subject of an answer, or return None if it is no delivery of a consumer's."""
+    words = reply.split(".")
+    if words[:2] != ["$JS", "ACK"]:
+        return None
+    # Servers that know domains and accounts put both in front.
+    skip = 2 if len(words) == 9 else 4
+    try:
+        return Where(int(words[skip + 3]), int(words[skip + 2]))
+    except (IndexError, ValueError):
+        return None
+
+
+@final
+@attrs.frozen(eq=False)
+class Parcel:
+    """A message that was handed to this session, and nobody's lease yet.
+
+    Attributes:
+      queue, place: where it lies.
+      seq: its place in the stream.
+      deliveries: how often it was handed out, this time included.
+      letter: what is known of it.
+      message: as it came.
+      ours: whether it was published by Trepid; else the letter is made up.
+    """
+
+    queue: str
+    place: str
+    seq: int
+    deliveries: int
+    letter: Letter
+    message: Message
+    ours: bool = True
+
+    @property
+    def level(self) -> str:
+        """Where it is leased from once it is due."""
+        return level(self.letter.priority)
+
+
+def unpacked(queue: str, place: str, message: Message, now: float) -> Parcel | None:
+    """Return the parcel in a message, or None if it is no delivery."""
+    at = where(message.reply)
+    if at is None:
+        return None
+    letter = letters.read(message)
+    if letter is not None:
+        return Parcel(queue, place, at.seq, at.deliveries, letter, message)
+    id = unescaped(message.subject.rpartition(".")[2])
+    letter = Letter(id, 5, ("?", at.seq), now, now)
+    return Parcel(queue, place, at.seq, at.deliveries, letter, message, ours=False)
+
+
+def not_before(seconds: float) -> bytes:
+    """Return the answer that lets the server hand a message out again after so many seconds."""
+    return b'-NAK {"delay":%d}' % int(max(seconds, 0.001) * 1_000_000_000)

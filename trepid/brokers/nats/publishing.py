@@ -1,0 +1,98 @@
+"""Publishing: each message on a subject of its own, stored only if no other live one is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+from trepid.brokers.nats import letter as letters
+from trepid.brokers.nats import names as places
+from trepid.brokers.nats.jetstream import WRONG_LAST, JetStreamError, Outcome, Stored, last_of, storing
+from trepid.brokers.nats.letter import HEADER, Letter, written
+from trepid.brokers.nats.office import Office
+from trepid.errors import BrokerLostError, PayloadTooLargeError, UnsupportedError
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Published, Publishing
+from trepid.wire.nats.connection import NoRespondersError, Question
+
+_OVERHEAD: Final = 256
+"""Bytes of headers that are not counted one by one."""
+
+
+def too_large(question: Question, largest: int) -> PayloadTooLargeError | None:
+    """Return the error for a message that the server would not take, or None."""
+    size = len(question.raw) + len(question.payload)
+    if size <= largest:
+        return None
+    return PayloadTooLargeError(len(question.payload), max(0, largest - len(question.raw) - _OVERHEAD))
+
+
+@final
+class Publisher:
+    """Stores new messages."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+
+    async def publish(self, batch: Sequence[Publication], engine: str) -> list[Published]:
+        """Store messages; see :meth:`Session.publish`.
+
+        Raises:
+          UnsupportedError: if one has a unique key.
+          PayloadTooLargeError: if one is larger than the server takes; nothing is stored then.
+        """
+        office = self._office
+        if any(publication.unique is not None for publication in batch):
+            raise UnsupportedError("unique keys", engine, "borrow them from another engine: open_connection(results=…)")
+        unknown = await office.unknown({publication.queue for publication in batch})
+        if unknown:
+            return [_refused(publication, unknown) for publication in batch]
+        if not batch:
+            return []
+        connection = await office.jetstream.connection()
+        now = office.clock.now()
+        questions = [self._question(publication, now) for publication in batch]
+        for question in questions:
+            if (error := too_large(question, connection.largest)) is not None:
+                raise error
+        outcomes = await office.jetstream.store_all(questions)
+        return [
+            await self._published(publication, question, outcome)
+            for publication, question, outcome in zip(batch, questions, outcomes, strict=True)
+        ]
+
+    def _question(self, publication: Publication, now: float) -> Question:
+        letter = Letter.of_publication(publication, now)
+        place = places.LATER if letter.waits else places.level(publication.priority)
+        name, number = publication.token
+        return storing(
+            self._office.names.message(publication.queue, place, publication.id),
+            publication.payload,
+            {HEADER: written(letter)},
+            # With the id: a publisher's token is its own, and a batch of one publish may have several queues.
+            id=f"{name}:{number}:{places.escaped(publication.id)}",
+            last=0,
+        )
+
+    async def _published(self, publication: Publication, question: Question, outcome: Outcome) -> Published:
+        id = publication.id
+        if isinstance(outcome, Stored):
+            return Published(Publishing.DUPLICATE if outcome.duplicate else Publishing.ACCEPTED, id)
+        office = self._office
+        if isinstance(outcome, NoRespondersError):
+            office.forgotten(publication.queue)
+            if await office.unknown({publication.queue}):
+                return Published(Publishing.NO_QUEUE, id)
+            raise BrokerLostError(f"queue {publication.queue!r}: JetStream does not answer")
+        if not isinstance(outcome, JetStreamError) or outcome.number != WRONG_LAST:
+            raise outcome
+        stream = office.names.stream(publication.queue)
+        (found,) = await office.jetstream.look_all([last_of(stream, question.subject)])
+        there = None if found is None else letters.read(found.message)
+        same = there is not None and tuple(there.token) == tuple(publication.token)
+        return Published(Publishing.DUPLICATE if same else Publishing.EXISTING, id)
+
+
+def _refused(publication: Publication, unknown: set[str]) -> Published:
+    missing = publication.queue in unknown
+    return Published(Publishing.NO_QUEUE if missing else Publishing.NOT_STORED, publication.id)

@@ -1,0 +1,146 @@
+"""Pulling: a request for some messages of a consumer, which is always waited for to its end, whoever has left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import msgspec
+import trio
+
+from trepid.brokers.nats.parcel import Parcel, unpacked
+from trepid.errors import BrokerLostError
+from trepid.wire.nats.connection import NatsConnection
+from trepid.wire.nats.protocol import Message
+
+_ENDS: Final = (404, 408)
+"""Nothing is there (any more); the time is over."""
+_GRACE: Final = 5.0
+_encode = msgspec.json.encode
+
+
+@final
+class Pull:
+    """One request to one consumer.
+
+    Attributes:
+      queue, place: of which consumer.
+      parcels: what has come and was not taken by *arrived*.
+      lost: whether the connection ended first.
+      status: why it ended: 0 if everything came, 404 or 408 if that was all, another number if something is wrong.
+    """
+
+    def __init__(
+        self,
+        connection: NatsConnection,
+        stream: str,
+        queue: str,
+        place: str,
+        batch: int,
+        *,
+        now: Callable[[], float],
+        wait: float | None = None,
+        at_once: bool = False,
+        arrived: Callable[[Parcel], bool] | None = None,
+        ended: Callable[[Pull], object] | None = None,
+    ) -> None:
+        """Ask at once.
+
+        Args:
+          connection: over which.
+          stream: of the queue.
+          queue, place: of which consumer.
+          batch: for how many messages.
+          now: the clock.
+          wait: seconds to wait for them, or None to take what is there.
+          at_once: end with the first that comes, and whatever is there with it, instead of waiting for all.
+          arrived: gets each parcel as it comes, and says whether it took it.
+          ended: called when no more can come.
+
+        Raises:
+          BrokerLostError: if the connection is lost.
+        """
+        self.queue = queue
+        self.place = place
+        self.parcels: list[Parcel] = []
+        self.status = 0
+        self._connection = connection
+        self._left = batch
+        self._now = now
+        self._arrived = arrived
+        self._ended = ended
+        self._over = trio.Event()
+        self.lost = False
+        body: dict[str, object] = {"batch": batch}
+        self._grace = _GRACE + (wait or 0.0)
+        if wait is None or at_once:
+            body["no_wait"] = True
+        if wait is not None:
+            body["expires"] = int(max(wait, 0.001) * 1_000_000_000)
+        self._token, inbox = connection.open_box(self._heard, self._gone)
+        try:
+            connection.say(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{place}", _encode(body), reply=inbox)
+        except BaseException:
+            connection.close_box(self._token)
+            raise
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can come."""
+        return self._over.is_set()
+
+    @property
+    def unwell(self) -> bool:
+        """Whether it ended because the consumer, or JetStream, is not there."""
+        return self.status not in (0, *_ENDS)
+
+    async def wait(self) -> list[Parcel]:
+        """Wait for the end of a request that does not wait itself, and return what came.
+
+        Raises:
+          BrokerLostError: if the connection is lost, or the server says nothing.
+
+        Cancellation: what comes, or has come, is left in *parcels*; see :meth:`abandon`.
+        """
+        with trio.move_on_after(self._grace) as scope:
+            await self._over.wait()
+        if scope.cancelled_caught:
+            raise BrokerLostError(f"{self._connection.name}: no messages, and no word that there are none")
+        if self.lost:
+            raise BrokerLostError(f"{self._connection.name}: the connection was lost")
+        parcels, self.parcels = self.parcels, []
+        return parcels
+
+    def abandon(self, arrived: Callable[[Parcel], bool]) -> None:
+        """Hand what has come, and what is still to come, to somebody else."""
+        parcels, self.parcels = self.parcels, []
+        self._arrived = arrived
+        for parcel in parcels:
+            arrived(parcel)
+
+    def _heard(self, message: Message) -> None:
+        status = message.status
+        if status >= 400 and not message.payload:
+            self.status = status
+            self._finish()
+            return
+        if 100 <= status < 200:
+            return
+        parcel = unpacked(self.queue, self.place, message, self._now())
+        if parcel is None:
+            return
+        if self._arrived is None or not self._arrived(parcel):
+            self.parcels.append(parcel)
+        self._left -= 1
+        if self._left == 0:
+            self._finish()
+
+    def _gone(self) -> None:
+        self.lost = True
+        self._finish()
+
+    def _finish(self) -> None:
+        self._connection.close_box(self._token)
+        self._over.set()
+        if self._ended is not None:
+            self._ended(self)

@@ -1,0 +1,177 @@
+"""Results: small messages on a subject for each id, in streams that forget by themselves.
+
+A result is stored before its message is deleted.  It says which copy of the message it is of, and never replaces that
+of a later copy: so who lost its lease overwrites nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, final
+
+import msgspec
+
+from trepid.brokers.nats.clock import stored_at
+from trepid.brokers.nats.jetstream import (
+    WRONG_LAST,
+    JetStreamError,
+    Letterbox,
+    Stored,
+    deleting,
+    last_of,
+    storing,
+)
+from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.topology import TIERS, tier
+from trepid.errors import BrokerLostError
+from trepid.ports.messages import Ending
+from trepid.rules.life import State
+from trepid.rules.verdicts import Done, Failure
+from trepid.wire.nats.connection import NoRespondersError, Question
+
+HEADER: Final = "Trepid-Result"
+
+
+class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is stored with a result.
+
+    Attributes:
+      seq: the copy of the message that it is of.
+      until: when it is to be forgotten.
+      plain: whether there is a result; else the payload is empty.
+      unreadable: why the result could not be stored.
+      error: the last failure before the end.
+    """
+
+    seq: int
+    until: float
+    plain: bool = False
+    unreadable: str | None = None
+    error: Failure | None = None
+
+
+class Result(NamedTuple):
+    """A result to be stored.
+
+    Attributes:
+      queue, id: of which message.
+      seq: of which copy.
+      done: what its holder said.
+      error: its last failure, if there was one.
+    """
+
+    queue: str
+    id: str
+    seq: int
+    done: Done
+    error: Failure | None
+
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(Slip).decode
+
+
+def slip_of(found: Letterbox) -> Slip | None:
+    """Return what was stored with a result."""
+    value = found.message.header(HEADER.encode())
+    try:
+        return None if value is None else _decode(value)
+    except msgspec.MsgspecError:
+        return None
+
+
+@final
+class Results:
+    """Stores results, and finds them."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+
+    def _question(self, result: Result, last: int) -> Question:
+        done = result.done
+        slip = Slip(
+            result.seq, self._office.clock.now() + done.keep, done.result is not None, done.unreadable, result.error
+        )
+        return storing(
+            self._office.names.result(tier(done.keep), result.queue, result.id),
+            done.result or b"",
+            {HEADER: _encode(slip).decode()},
+            last=last,
+        )
+
+    async def store(self, results: Sequence[Result]) -> list[bool]:
+        """Store results, and return for each whether no later copy of its message has one already."""
+        office = self._office
+        outcomes = await office.jetstream.store_all([self._question(result, 0) for result in results])
+        stored: list[bool] = []
+        for result, outcome in zip(results, outcomes, strict=True):
+            if isinstance(outcome, NoRespondersError):
+                await office.topology.ensure_results(await office.jetstream.connection(), tier(result.done.keep))
+                stored.append(await self._replace(result))
+            elif isinstance(outcome, Stored):
+                stored.append(True)
+            elif outcome.number == WRONG_LAST:
+                stored.append(await self._replace(result))
+            else:
+                raise outcome
+        return stored
+
+    async def _replace(self, result: Result) -> bool:
+        """Store a result where there may be one."""
+        jetstream = self._office.jetstream
+        names, kept = self._office.names, tier(result.done.keep)
+        subject = names.result(kept, result.queue, result.id)
+        while True:
+            (found,) = await jetstream.look_all([last_of(names.results(kept), subject)])
+            there = None if found is None else slip_of(found)
+            if there is not None and there.seq > result.seq:
+                return False
+            try:
+                await jetstream.store(self._question(result, 0 if found is None else found.seq))
+            except JetStreamError as exc:
+                if exc.number != WRONG_LAST:
+                    raise
+            except NoRespondersError:
+                raise BrokerLostError("the stream of results does not answer") from None
+            else:
+                return True
+
+    def questions(self, queue: str, id: str) -> list[Question]:
+        """Return the questions for whatever results a message has."""
+        names = self._office.names
+        return [last_of(names.results(tier), names.result(tier, queue, id)) for tier in TIERS]
+
+    def latest(self, found: Sequence[Letterbox | None]) -> tuple[Slip, Ending] | None:
+        """Return the latest of some results, if it is not to be forgotten by now."""
+        slips = [(slip, each) for each in found if each is not None and (slip := slip_of(each)) is not None]
+        if not slips:
+            return None
+        slip, box = max(slips, key=lambda pair: pair[0].seq)
+        if slip.until <= max(self._office.clock.now(), stored_at(box)):
+            return None
+        payload = box.message.payload if slip.plain else None
+        return slip, Ending(State.DONE, payload, slip.unreadable, slip.error)
+
+    async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
+        """Forget what earlier runs under these ids (queue, id) have left."""
+        questions = [
+            (tier, question) for each in messages for tier, question in zip(TIERS, self.questions(*each), strict=True)
+        ]
+        found = await self._office.jetstream.look_all([question for _, question in questions])
+        deletions = [
+            deleting(self._office.names.results(tier), box.seq)
+            for (tier, _), box in zip(questions, found, strict=True)
+            if box is not None
+        ]
+        if deletions:
+            await self._office.jetstream.delete_all(deletions)
+
+    async def forget(self, queue: str) -> None:
+        """Forget all results of a queue."""
+        names = self._office.names
+        for tier in TIERS:
+            try:
+                body = {"filter": names.result(tier, queue, "*")}
+                await self._office.jetstream.api(f"STREAM.PURGE.{names.results(tier)}", body)
+            except JetStreamError:
+                continue  # nothing was ever stored there

@@ -1,0 +1,224 @@
+"""The session: the port's operations, each handed to the part that knows how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, final
+
+import trio
+
+from trepid.brokers.nats import names as places
+from trepid.brokers.nats.graves import Graves
+from trepid.brokers.nats.intake import Intake
+from trepid.brokers.nats.jetstream import NO_STREAM, JetStreamError
+from trepid.brokers.nats.keeping import Keeper
+from trepid.brokers.nats.looking import Looker
+from trepid.brokers.nats.names import LEVELS
+from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.publishing import Publisher
+from trepid.brokers.nats.pulling import Pull
+from trepid.brokers.nats.records import NatsRecords
+from trepid.brokers.nats.results import Results
+from trepid.brokers.nats.settling import Settler
+from trepid.errors import QueueBusyError, UnsupportedError
+from trepid.ports.broker import Session
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import (
+    Absent,
+    Cursor,
+    Delivery,
+    Ending,
+    Extension,
+    MessageView,
+    Page,
+    Publication,
+    QueueStats,
+    Ref,
+    Settlement,
+)
+from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.publishing import Published
+
+_WAITING: Final = (State.READY, State.SCHEDULED)
+_BATCH: Final = 256
+
+
+@final
+class NatsSession(Session):
+    """An open NATS broker.  Made by :meth:`NatsBroker.open`."""
+
+    def __init__(self, office: Office, capabilities: Capabilities) -> None:
+        self._office = office
+        self._capabilities = capabilities
+        self._keeper = Keeper(office)
+        self._results = Results(office)
+        self._publisher = Publisher(office)
+        self._settler = Settler(office, self._keeper, self._results, self._publisher)
+        self._intake = Intake(office, self._keeper)
+        self._graves = Graves(office)
+        self._looker = Looker(office, self._results)
+        self._records = NatsRecords(office)
+        office.nursery.start_soon(self._keeper.beat, name="tell NATS what is worked on")
+        office.nursery.start_soon(self._keeper.expire, name="end leases on NATS")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def connected(self) -> bool:
+        return self._office.jetstream.current is not None
+
+    @property
+    def records(self) -> NatsRecords:
+        return self._records
+
+    async def now(self) -> float:
+        await trio.lowlevel.checkpoint()
+        return self._office.clock.now()
+
+    # ---------------------------------------------------------------------------------------------------- queues
+
+    async def declare(self, queues: Sequence[str]) -> None:
+        connection = await self._office.jetstream.connection()
+        for queue in queues:
+            await self._office.topology.ensure_queue(connection, queue)
+            self._office.learned(queue)
+        await trio.lowlevel.checkpoint()
+
+    async def queues(self) -> list[str]:
+        return await self._office.queues()
+
+    async def delete(self, queue: str) -> None:
+        if await self._office.unknown({queue}):
+            return
+        infos = await self._looker.consumers(queue)
+        leased = sum(infos[place]["num_ack_pending"] for place in LEVELS)
+        if leased:
+            raise QueueBusyError(queue, leased)
+        try:
+            await self._office.jetstream.api(f"STREAM.DELETE.{self._office.names.stream(queue)}")
+        except JetStreamError as exc:
+            if exc.number != NO_STREAM:
+                raise
+        self._office.forgotten(queue)
+        await self._results.forget(queue)
+
+    async def pause(self, queue: str) -> None:
+        raise self._unsupported("pausing queues")
+
+    async def resume(self, queue: str) -> None:
+        raise self._unsupported("pausing queues")
+
+    async def stats(self, queue: str) -> QueueStats:
+        return await self._looker.stats(queue)
+
+    # ------------------------------------------------------------------------------------------- a message's life
+
+    async def publish(self, batch: Sequence[Publication]) -> list[Published]:
+        return await self._publisher.publish(batch, self._capabilities.engine)
+
+    async def lease(
+        self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
+    ) -> list[Delivery]:
+        return await self._intake.lease(queues, limit, lease_for, owner=owner, wait=wait)
+
+    async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
+        asked = trio.current_time()
+        # An extension is worth something only if the server can be told that we live.
+        await self._office.jetstream.connection()
+        await trio.lowlevel.checkpoint()
+        now = self._office.clock.now()
+        replies = [self._office.book.extend(ref, now + lease_for, now) for ref in refs]
+        return [Extension(reply, None, asked + lease_for if reply is Reply.APPLIED else 0.0) for reply in replies]
+
+    async def settle(self, batch: Sequence[Settlement], *, then: Sequence[Publication] = ()) -> list[Reply]:
+        await self._office.jetstream.connection()
+        await trio.lowlevel.checkpoint()
+        return await self._settler.settle(batch, then, self._capabilities.engine)
+
+    async def cancel(self, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
+        if not ids:
+            await trio.lowlevel.checkpoint()
+            return []
+        raise self._unsupported("cancelling messages")
+
+    async def requeue(self, queue: str, ids: Sequence[str] | None = None, *, limit: int = 1000) -> int:
+        await self._office.require(queue)
+        return await self._graves.requeue(queue, ids, limit)
+
+    async def purge(
+        self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
+    ) -> int:
+        await self._office.require(queue)
+        purged = 0
+        if State.DEAD in states:
+            purged += await self._graves.purge(queue, ids, limit)
+        if ids is None and any(state in states for state in _WAITING):
+            if not all(state in states for state in _WAITING):
+                raise UnsupportedError(
+                    "purging only what is ready or only what is scheduled", self._capabilities.engine
+                )
+            purged += await self._purge_waiting(queue, limit - purged)
+        elif ids and set(states) - {State.DEAD}:
+            raise UnsupportedError("purging by id what is not dead", self._capabilities.engine)
+        return purged
+
+    async def _purge_waiting(self, queue: str, limit: int) -> int:
+        """Delete what waits: it is taken as a worker takes it, and so never from under one."""
+        office, purged = self._office, 0
+        for place in (places.LATER, *LEVELS):
+            while purged < limit:
+                connection = await office.jetstream.connection()
+                asked = min(_BATCH, limit - purged)
+                stream = office.names.stream(queue)
+                pull = Pull(connection, stream, queue, place, asked, now=office.clock.now)
+                parcels = await pull.wait()
+                purged += sum(await office.discard(parcels))
+                if len(parcels) < asked:
+                    break
+            if place == places.LATER and purged < limit:
+                purged += await office.purge(queue, place, limit - purged)
+        return purged
+
+    # --------------------------------------------------------------------------------------------------- looking
+
+    async def get(self, queue: str, id: str) -> MessageView | None:
+        raise self._unsupported("looking at messages")
+
+    async def peek(self, queue: str, state: State, *, limit: int = 100, after: Cursor | None = None) -> Page:
+        await self._office.require(queue)
+        if state is not State.DEAD:
+            raise self._unsupported("looking at messages that are not dead")
+        return await self._graves.peek(queue, limit, after)
+
+    async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
+        return await self._looker.result(queue, id, wait)
+
+    # ---------------------------------------------------------------------------------------------------- owners
+
+    async def held(self, owner: str) -> list[Ref]:
+        await trio.lowlevel.checkpoint()
+        return [lease.ref for lease in self._office.book.held(owner, self._office.clock.now())]
+
+    async def expire_owner(self, owner: str) -> int:
+        await trio.lowlevel.checkpoint()
+        now = self._office.clock.now()
+        leases = [lease for lease in self._office.book.held(owner, now) if not lease.busy]
+        for lease in leases:
+            self._office.book.crash(lease, now)
+        await self._keeper.crash()
+        return len(leases)
+
+    async def reap(self, *, limit: int = 1000) -> int:
+        done = await self._keeper.crash()
+        return done + await self._records.sweep(min(limit, 100))
+
+    # --------------------------------------------------------------------------------------------------- closing
+
+    async def close(self) -> None:
+        """Give back what nobody has leased; waits for the server for a second at most.
+
+        Leases that are still held are left to the server, which counts them as crashes when it takes them back.
+        """
+        await self._intake.close()

@@ -1,0 +1,106 @@
+"""Sorting: what is to become of a message that was just handed out, as the rules have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, final
+
+from msgspec.structs import replace
+
+from trepid.brokers.nats import names as places
+from trepid.brokers.nats.letter import Letter
+from trepid.brokers.nats.moving import Move, due_now, parked
+from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.parcel import Parcel, not_before
+from trepid.rules import lifecycle
+from trepid.rules.life import DEAD, READY, Life
+
+_NEAR: Final = 5.0
+"""Seconds.  What is due sooner waits where it is; the rest is parked out of the way."""
+_AGAIN: Final = 1.0
+"""Seconds after which a due message is tried again whose id another live message holds."""
+
+
+class Sorted(NamedTuple):
+    """What to do with a parcel; exactly one of these is there.
+
+    Attributes:
+      life: of a message that can be leased now.
+      move: what it is to be replaced by.
+      wait: seconds for which the server shall keep it.
+    """
+
+    life: Life | None = None
+    move: Move | None = None
+    wait: float | None = None
+
+
+def sort(parcel: Parcel, now: float) -> Sorted:
+    """Decide about a parcel."""
+    letter = parcel.letter
+    if not parcel.ours:
+        return Sorted(move=buried(parcel, replace(letter, ended=now, reason="undecodable", how="undecodable")))
+    if letter.waits:
+        if now >= letter.due:
+            return Sorted(move=due_now(parcel))
+        if letter.due - now > _NEAR and parcel.place != places.LATER:
+            return Sorted(move=parked(parcel))
+        return Sorted(wait=letter.due - now)
+    life = letter.life(parcel.seq)
+    if parcel.deliveries > 1:
+        # Each copy is leased once at most, so whoever was given it before is gone.
+        return Sorted(move=crashed(parcel, now))
+    life = lifecycle.elapse(life, now)
+    if life.state is DEAD:
+        return Sorted(move=buried(parcel, letter.after(life, "expired", now)))
+    assert life.state is READY
+    return Sorted(life=life)
+
+
+def crashed(parcel: Parcel, now: float) -> Move:
+    """A message whose lease ended without a word comes back later, or never."""
+    leased = lifecycle.take(parcel.letter.life(parcel.seq), "?", now)
+    life = lifecycle.elapse(leased, now)
+    letter = parcel.letter.after(life, f"crash {parcel.deliveries}", now)
+    return buried(parcel, letter) if life.state is DEAD else Move(parcel, letter, parcel.place)
+
+
+def buried(parcel: Parcel, letter: Letter) -> Move:
+    """A message that time has ended goes to the dead letters."""
+    return Move(parcel, replace(letter, of=parcel.seq), places.DEAD, f"dead:{parcel.seq}")
+
+
+@final
+class Sorter:
+    """Carries out what :func:`sort` decides."""
+
+    def __init__(self, office: Office) -> None:
+        self._office = office
+
+    async def sort_all(self, parcels: Sequence[Parcel]) -> tuple[list[tuple[Parcel, Life]], bool]:
+        """Return what can be leased now, and whether anything was moved that may be leased in its new place.
+
+        Raises:
+          BrokerLostError: if the connection was lost; what was not moved comes again.
+        """
+        office, now = self._office, self._office.clock.now()
+        ready: list[tuple[Parcel, Life]] = []
+        moves: list[Move] = []
+        connection = await office.jetstream.connection()
+        # In the order in which they became due: the copies stand in the order in which they are stored.
+        for parcel in sorted(parcels, key=lambda parcel: (parcel.letter.due, parcel.seq)):
+            life, move, wait = sort(parcel, now)
+            if life is not None:
+                ready.append((parcel, life))
+            elif move is not None:
+                moves.append(move)
+            elif wait is not None:
+                connection.say(parcel.message.reply, not_before(wait))
+        if moves:
+            moved = await office.mover.carry_out(moves)
+            for move, done in zip(moves, moved, strict=True):
+                if not done and move.parcel.place == places.LATER:
+                    connection.say(move.parcel.message.reply, not_before(_AGAIN))
+                if done and move.place == places.DEAD:
+                    connection.say(office.names.over(move.parcel.queue, move.parcel.letter.id))
+        return ready, bool(moves)

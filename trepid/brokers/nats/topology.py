@@ -1,0 +1,148 @@
+"""Streams and consumers: what is made for a queue, and what must hold where something is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import attrs
+
+from trepid.brokers.nats import names
+from trepid.brokers.nats.jetstream import NAME_IN_USE, NO_CONSUMER, NO_STREAM, JetStreamError, api
+from trepid.brokers.nats.names import Names
+from trepid.errors import BrokerRefusedError
+from trepid.wire.nats.connection import NatsConnection
+
+ACK_WAIT: Final = 12.0
+"""Seconds after which the server takes a message back from a session that is not heard of."""
+WINDOW: Final = 120.0
+"""Seconds in which the server recognises a repeated publish.  It keeps some 200 bytes for each in memory."""
+_NANOSECONDS: Final = 1_000_000_000
+_DAY: Final = 86_400
+
+TIERS: Final = {"day": _DAY, "month": 31 * _DAY, "ever": 0}
+"""Results are kept in streams that forget after so many seconds; 0 is never."""
+
+
+def tier(keep: float) -> str:
+    """Return where a result goes that is kept for so many seconds."""
+    return next(name for name, age in TIERS.items() if keep <= age or not age)
+
+
+@final
+@attrs.frozen
+class Topology:
+    """Makes streams and consumers.
+
+    Attributes:
+      names: how they are called.
+      replicas: how many servers of a cluster keep each stream.
+      ack_wait: see :data:`ACK_WAIT`.
+    """
+
+    names: Names
+    replicas: int
+    ack_wait: float
+
+    async def ensure_queue(self, connection: NatsConnection, queue: str) -> None:
+        """Make the stream of a queue, and its consumers, unless they are there.
+
+        Raises:
+          BrokerRefusedError: if something is there that is not fit for it.
+        """
+        stream = self.names.stream(queue)
+        await self._stream(connection, stream, [self.names.subjects(queue)], max_age=0)
+        for place in names.PLACES:
+            await self._consumer(connection, stream, place, self.names.subjects(queue, place))
+
+    async def ensure_results(self, connection: NatsConnection, tier: str) -> None:
+        """Make a stream of results."""
+        subjects = f"{self.names.prefix}.results.{tier}.>"
+        await self._stream(connection, self.names.results(tier), [subjects], max_age=TIERS[tier])
+
+    async def ensure_records(self, connection: NatsConnection) -> None:
+        """Make the stream of records."""
+        await self._stream(connection, self.names.records, [self.names.record("*")], max_age=0)
+
+    async def ensure_clock(self, connection: NatsConnection) -> None:
+        """Make the stream that is asked for the time; it is in memory, and holds one message."""
+        await self._stream(connection, self.names.clock, [self.names.tick], max_age=60, storage="memory", replicas=1)
+
+    async def _stream(
+        self,
+        connection: NatsConnection,
+        name: str,
+        subjects: list[str],
+        *,
+        max_age: int,
+        storage: str = "file",
+        replicas: int | None = None,
+    ) -> None:
+        wanted: dict[str, Any] = {
+            "name": name,
+            "subjects": subjects,
+            "retention": "limits",
+            "discard": "old",
+            "storage": storage,
+            "max_msgs_per_subject": 1,
+            "max_age": max_age * _NANOSECONDS,
+            "num_replicas": replicas or self.replicas,
+            # The window may be no longer than what it is a window on.
+            "duplicate_window": int(min(WINDOW, max_age or WINDOW)) * _NANOSECONDS,
+        }
+        try:
+            made = await api(connection, f"STREAM.CREATE.{name}", wanted)
+        except JetStreamError as exc:
+            if exc.number != NAME_IN_USE:
+                raise _refused(connection, f"stream {name}", exc) from None
+            made = await api(connection, f"STREAM.INFO.{name}")
+        # An operator may have changed what is his to change: replicas, placement, limits of bytes.
+        kept = ("subjects", "retention", "discard", "max_msgs_per_subject", "max_age")
+        _compare(connection, f"stream {name}", wanted, made["config"], kept)
+
+    async def _consumer(self, connection: NatsConnection, stream: str, name: str, subjects: str) -> None:
+        wanted: dict[str, Any] = {
+            "durable_name": name,
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": int(self.ack_wait * _NANOSECONDS),
+            "max_deliver": -1,
+            "max_ack_pending": -1,
+            "max_waiting": 4096,
+            "filter_subject": subjects,
+            "replay_policy": "instant",
+        }
+        body = {"stream_name": stream, "config": wanted}
+        try:
+            made = await api(connection, f"CONSUMER.INFO.{stream}.{name}")
+        except JetStreamError as exc:
+            if exc.number != NO_CONSUMER:
+                raise _refused(connection, f"consumer {stream}/{name}", exc) from None
+            try:
+                made = await api(connection, f"CONSUMER.DURABLE.CREATE.{stream}.{name}", body)
+            except JetStreamError as refusal:
+                raise _refused(connection, f"consumer {stream}/{name}", refusal) from None
+        _compare(
+            connection,
+            f"consumer {stream}/{name}",
+            wanted,
+            made["config"],
+            ("ack_policy", "max_deliver", "max_ack_pending", "filter_subject"),
+        )
+
+
+def _compare(
+    connection: NatsConnection, what: str, wanted: Mapping[str, Any], made: Mapping[str, Any], kept: tuple[str, ...]
+) -> None:
+    """A server ignores what it does not know, so what it answers is what counts."""
+    for key in kept:
+        if made.get(key) != wanted[key]:
+            raise BrokerRefusedError(
+                connection.name, f"{what} has {key}={made.get(key)!r} where Trepid needs {wanted[key]!r}"
+            )
+
+
+def _refused(connection: NatsConnection, what: str, exc: JetStreamError) -> Exception:
+    if exc.number == NO_STREAM:
+        return exc
+    return BrokerRefusedError(connection.name, f"{what} cannot be made: {exc.text}")
