@@ -79,10 +79,21 @@ def test_a_lost_lease_is_superseded_and_an_unknown_one_unknown():
     book.lose(lease)
     assert book.extend(lease.ref, 99.0, 1.0) is Reply.SUPERSEDED
     assert settle(book, lease.ref, Done(None, 0), 1.0) is Reply.SUPERSEDED
-    assert settle(book, Ref("q", "m1", (1, 2)), Done(None, 0), 1.0) is Reply.UNKNOWN
+    assert settle(book, Ref("q", "m9", (1, 2)), Done(None, 0), 1.0) is Reply.UNKNOWN
     assert book.extend(Ref("q", "nothing", (1, 1)), 99.0, 1.0) is Reply.UNKNOWN
     book.forget("q", ["m1"])
     assert settle(book, lease.ref, Done(None, 0), 1.0) is Reply.UNKNOWN
+
+
+def test_a_token_that_nobody_was_given_is_refused():
+    book = LeaseBook()
+    (first, second) = granted(book).ref.token
+    forged = Ref("q", "m1", (first, second + 1))
+    assert book.extend(forged, 99.0, 1.0) is Reply.SUPERSEDED
+    assert settle(book, forged, Done(None, 0), 1.0) is Reply.SUPERSEDED
+    assert settle(book, Ref("q", "m1", (first + 1, second)), Done(None, 0), 1.0) is Reply.UNKNOWN
+    assert settle(book, Ref("q", "m1", (first, second)), Done(None, 60), 1.0) is Reply.APPLIED
+    assert settle(book, forged, Done(None, 0), 1.0) is Reply.ENDED
 
 
 def test_a_withdrawal_that_nobody_asked_for_leaves_the_lease():

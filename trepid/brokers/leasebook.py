@@ -75,6 +75,7 @@ class LeaseBook(Generic[M]):
     def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._open: dict[Ref, Lease[M]] = {}
         self._closed: dict[Ref, Life] = {}
+        self._latest: dict[tuple[str, str], Lease[M]] = {}
         self._remembered = remembered
         self._ends: list[tuple[float, int, Lease[M]]] = []
         self._entries = itertools.count()
@@ -86,7 +87,7 @@ class LeaseBook(Generic[M]):
         """Enter a lease that was just granted: *life* is leased, under a token that was never used."""
         assert life.state is LEASED
         lease = Lease(queue, id, life, message)
-        self._open[lease.ref] = lease
+        self._open[lease.ref] = self._latest[queue, id] = lease
         self._note_end(lease)
         return lease
 
@@ -124,7 +125,7 @@ class LeaseBook(Generic[M]):
             elif lease.busy:
                 return Reply.SUPERSEDED  # it is as good as settled
             return reply
-        life_after = self._closed.get(ref)
+        life_after = self._known(ref)
         if life_after is None or (life_after.forget is not None and now >= life_after.forget):
             return Reply.UNKNOWN
         return lifecycle.extend(life_after, ref.token, until, now)[1]
@@ -136,7 +137,7 @@ class LeaseBook(Generic[M]):
         """
         lease = self._open.get(ref)
         if lease is None:
-            life_after = self._closed.get(ref)
+            life_after = self._known(ref)
             if life_after is None:
                 return Judgement(Reply.UNKNOWN)
             return Judgement(lifecycle.settle(life_after, ref.token, verdict, now)[1])
@@ -157,10 +158,12 @@ class LeaseBook(Generic[M]):
 
     def close(self, lease: Lease[M], life: Life) -> None:
         """A lease has ended, and *life* is the message's life now."""
-        if self._open.pop(lease.ref, None) is not None:
-            self._closed[lease.ref] = life
+        ref = lease.ref
+        if self._open.pop(ref, None) is not None:
+            lease.life = life if life.token == ref.token else lease.life
+            self._closed[ref] = life
             while len(self._closed) > self._remembered:
-                del self._closed[next(iter(self._closed))]
+                self._forget(next(iter(self._closed)))
 
     def lose(self, lease: Lease[M]) -> None:
         """The server has taken the message back: the lease is void, and its holder superseded."""
@@ -198,4 +201,17 @@ class LeaseBook(Generic[M]):
     def forget(self, queue: str, ids: Collection[str] | None = None) -> None:
         """Forget closed leases of messages that were removed or begin anew: their holders are unknown now."""
         for ref in [ref for ref in self._closed if ref.queue == queue and (ids is None or ref.id in ids)]:
-            del self._closed[ref]
+            self._forget(ref)
+
+    def _forget(self, ref: Ref) -> None:
+        del self._closed[ref]
+        latest = self._latest.get((ref.queue, ref.id))
+        if latest is not None and latest.life.token == ref.token:
+            del self._latest[ref.queue, ref.id]
+
+    def _known(self, ref: Ref) -> Life | None:
+        """Return what is known of a message whose lease is not open: after this lease, or else of its latest."""
+        life = self._closed.get(ref)
+        if life is None and (latest := self._latest.get((ref.queue, ref.id))) is not None:
+            life = latest.life
+        return life

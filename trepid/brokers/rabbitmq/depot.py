@@ -102,7 +102,7 @@ class Depot:
             self.stirred = trio.Event()
         return self.stirred
 
-    def arrived(self, tap: Tap, level: str, message: Delivered) -> None:
+    def arrived(self, tap: Tap, message: Delivered) -> None:
         """Take charge of a message.  Called by its tap."""
         now = CLOCK.now()
         try:
@@ -188,12 +188,16 @@ class Depot:
         now = CLOCK.now()
         return sum(tap.stock.ready(now) for tap in taps)
 
+    def in_turn(self, taps: Sequence[Tap]) -> list[Tap]:
+        """Return the taps, each time another one first."""
+        self._turn += 1
+        start = self._turn % len(taps) if taps else 0
+        return [*taps[start:], *taps[:start]]
+
     def take(self, taps: Sequence[Tap], limit: int, lease_for: float, owner: str, deadline: float) -> list[Delivery]:
         """Lease up to *limit* messages out of the stock; the queues take turns."""
         now = CLOCK.now()
-        self._turn += 1
-        start = self._turn % len(taps) if taps else 0
-        turns = [*taps[start:], *taps[:start]]
+        turns = list(taps)
         taken: list[Delivery] = []
         while turns and len(taken) < limit:
             share = -(-(limit - len(taken)) // len(turns))

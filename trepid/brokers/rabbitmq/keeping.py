@@ -24,6 +24,7 @@ from trepid.wire.amqp.frames import header_of, persistent
 from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
 
+_SEEN_WITHIN: Final = 1.0
 _SPAN: Final = 256
 """Dead letters that are looked at together."""
 
@@ -160,8 +161,18 @@ async def _sift(
         channel.ack(message.tag)
     for message in left:
         channel.nack(message.tag)
+    if left:
+        await _returned(channel, lines.names.dead(queue), len(left))
     await trio.lowlevel.checkpoint()
     return [len(chosen)]
+
+
+async def _returned(channel: Channel, name: str, count: int) -> None:
+    """Wait until messages that were given back can be seen again: giving back is not answered, so one has to ask."""
+    with trio.move_on_after(_SEEN_WITHIN):
+        passive = commands.Queue.Declare(queue=name, passive=True)
+        while int((await channel.call(passive)).message_count) < count:
+            await trio.sleep(0.002)
 
 
 def _papers(message: Delivered) -> Passport | None:

@@ -65,7 +65,7 @@ class Registry:
         """
         self._channel = await consumer.channel()
         offset = {"x-stream-offset": "first"}
-        await self._channel.consume(self._stream, "registry", self._read, prefetch=500, **offset).wait()
+        await self._channel.consume(self._stream, "registry", self._read, prefetch=500, arguments=offset).wait()
         await self.up_to_now()
         if self._seen > _LONG:
             await self.write(Entry(declared=tuple(sorted(self.queues))))

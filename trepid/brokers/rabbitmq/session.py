@@ -171,19 +171,20 @@ class RabbitMQSession(Session):
     ) -> tuple[list[Delivery], bool]:
         """Look once, wait until there may be something if there is nothing; return also whether the time is over."""
         while True:
-            lines = await self._lines()
-            taps = [tap for queue in dict.fromkeys(queues) if (tap := await self._depot.tap(lines, queue)) is not None]
             # Counted from before anything is asked for, so that it never ends later here than there.
-            deadline = trio.current_time() + lease_for
-            over = deadline - lease_for >= give_up
+            began = trio.current_time()
+            deadline, over = began + lease_for, began >= give_up
+            lines = await self._lines()
+            found = [await self._depot.tap(lines, queue) for queue in dict.fromkeys(queues)]
+            taps = self._depot.in_turn([tap for tap in found if tap is not None])
             try:
                 await self._draw(taps, limit, over=over)
                 # From here to the return there is no checkpoint: what was leased is handed over.
                 share = self._share(taps, limit)
-                found = self._depot.take(taps, share, lease_for, owner, deadline)
-                if not found and not over:
+                taken = self._depot.take(taps, share, lease_for, owner, deadline)
+                if not taken and not over:
                     await self._await(taps, limit, give_up)
-                return found, over
+                return taken, over
             except ChannelClosedError:
                 continue  # a queue was deleted, or a message held too long; the tap is gone, and the rest stays
 
@@ -192,17 +193,22 @@ class RabbitMQSession(Session):
         for tap in taps:
             tap.asked = trio.current_time()
         missing = limit - self._depot.ready(taps)
-        for tap in taps:
-            if missing <= 0:
-                break
-            if over or not tap.listening:
-                had = len(tap.stock)
-                await tap.fetch(missing if over else min(missing, _GULP))
-                came = len(tap.stock) - had
-                missing -= came
-                if came < _GULP or over:
-                    continue  # else there is more where that came from
-            tap.listen(limit)
+        turns = list(taps)
+        while turns and missing > 0:
+            share = -(-missing // len(turns))
+            left: list[Tap] = []
+            for tap in turns:
+                most = min(share, missing)
+                if (over or not tap.listening) and most > 0:
+                    came = await tap.fetch(most if over else min(most, _GULP))
+                    missing -= came
+                    if over and came == most:
+                        left.append(tap)  # it may have more
+                    elif not over and came == _GULP:
+                        tap.listen(limit)
+                elif not over:
+                    tap.listen(limit)
+            turns = left
         await trio.lowlevel.checkpoint()
 
     def _share(self, taps: Sequence[Tap], limit: int) -> int:

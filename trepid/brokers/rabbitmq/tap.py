@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final, Protocol, final
+from typing import Final, Protocol, final
 
+import attrs
 import trio
 from pamqp import commands
 
@@ -26,7 +27,7 @@ _WIDEST: Final = 65_535
 class Basin(Protocol):
     """Where a tap drains to."""
 
-    def arrived(self, tap: Tap, level: str, message: Delivered) -> None:
+    def arrived(self, tap: Tap, message: Delivered) -> None:
         """Take charge of a message."""
         ...
 
@@ -37,6 +38,14 @@ class Basin(Protocol):
     def stir(self) -> None:
         """Let everybody look again who waits."""
         ...
+
+
+@attrs.define(eq=False)
+class _Consumer:
+    tag: str
+    window: int
+    opened: bool = False
+    unwanted: bool = False
 
 
 @final
@@ -63,8 +72,7 @@ class Tap:
         self.asked = trio.current_time()
         self._names = names
         self._basin = basin
-        self._windows: dict[str, int] = {}
-        self._consumers: dict[str, str] = {}
+        self._consumers: dict[str, _Consumer] = {}
         self._numbers = 0
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
@@ -76,8 +84,8 @@ class Tap:
 
     # ------------------------------------------------------------------------------------------------- drawing
 
-    async def fetch(self, most: int) -> None:
-        """Draw up to *most* messages that are ready, most urgent first.
+    async def fetch(self, most: int) -> int:
+        """Draw up to *most* messages that are ready, most urgent first; return how many came.
 
         Raises:
           ChannelClosedError, BrokerLostError: if the channel is lost first.
@@ -91,24 +99,27 @@ class Tap:
         counts = [int((await reply.wait()).message_count) for reply in asked]
         gets: list[Reply[bool]] = []
         for level, count in zip(LEVELS, counts, strict=True):
-            for _ in range(min(count, most - len(gets))):
-                gets.append(self.channel.get(self._names.ready(self.queue, level), partial(self._came, level)))
-        for reply in gets:
-            await reply.wait()
+            name = self._names.ready(self.queue, level)
+            gets += [self.channel.get(name, self._came) for _ in range(min(count, most - len(gets)))]
+        return sum([await reply.wait() for reply in gets])
 
     def listen(self, wanted: int) -> None:
         """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
         window = min(len(self.drawn) - len(self.stock) + wanted, _WIDEST)
         for level in LEVELS:
-            if level in self._consumers and self._windows[level] >= window:
+            consumer = self._consumers.get(level)
+            if consumer is not None and (consumer.window >= window or not consumer.opened):
                 continue
             # A window holds from its beginning to its end; for a wider one, there must be another consumer.
             self._hush(level)
             self._numbers += 1
-            tag = f"{level}-{self._numbers}"
-            self._consumers[level], self._windows[level] = tag, window
+            self._consumers[level] = consumer = _Consumer(f"{level}-{self._numbers}", window)
             self.channel.consume(
-                self._names.ready(self.queue, level), tag, partial(self._came, level), prefetch=window
+                self._names.ready(self.queue, level),
+                consumer.tag,
+                self._came,
+                prefetch=window,
+                opened=partial(self._opened, consumer),
             )
 
     def hush(self) -> None:
@@ -117,18 +128,33 @@ class Tap:
             self._hush(level)
 
     def _hush(self, level: str) -> None:
-        tag = self._consumers.pop(level, None)
-        if tag is not None and self.channel.error is None:
-            self.channel.ask(commands.Basic.Cancel(consumer_tag=tag))
+        consumer = self._consumers.pop(level, None)
+        if consumer is None:
+            return
+        if consumer.opened:
+            self._cancel(consumer)
+        else:
+            consumer.unwanted = True
+
+    def _opened(self, consumer: _Consumer) -> None:
+        consumer.opened = True
+        if consumer.unwanted:
+            self._cancel(consumer)
+        elif consumer.window < len(self.drawn) - len(self.stock) + self.waiting:
+            self._basin.stir()  # more are wanted by now
+
+    def _cancel(self, consumer: _Consumer) -> None:
+        if self.channel.error is None:
+            self.channel.cancel(consumer.tag)
 
     def _cancelled(self, tag: str) -> None:
         # The queue is gone, or its leader has changed; whoever waits will ask again.
-        self._consumers = {level: each for level, each in self._consumers.items() if each != tag}
+        self._consumers = {level: each for level, each in self._consumers.items() if each.tag != tag}
         self._basin.stir()
 
-    def _came(self, level: str, message: Delivered) -> None:
+    def _came(self, message: Delivered) -> None:
         self.drawn[message.tag] = None
-        self._basin.arrived(self, level, message)
+        self._basin.arrived(self, message)
 
     # ----------------------------------------------------------------------------------------- acknowledging
 

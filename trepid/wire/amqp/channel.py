@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias, final
@@ -128,6 +128,8 @@ class Channel:
         self._asked: deque[Reply[Any]] = deque()
         self._takers: deque[Take] = deque()
         self._consumers: dict[str, Take] = {}
+        self._of_consumers: dict[str, Reply[Any]] = {}
+        self._opened: dict[str, Callable[[], None]] = {}
         self._pending: dict[int, _Pending] = {}
         self._published = 0
         self._coming: Delivered | None = None
@@ -227,15 +229,44 @@ class Channel:
 
     # ---------------------------------------------------------------------------------------------- consuming
 
-    def consume(self, queue: str, tag: str, take: Take, *, prefetch: int, **arguments: Any) -> Reply[Any]:
+    def consume(
+        self,
+        queue: str,
+        tag: str,
+        take: Take,
+        *,
+        prefetch: int,
+        arguments: Mapping[str, Any] | None = None,
+        opened: Callable[[], None] | None = None,
+    ) -> Reply[Any]:
         """Let the messages of a queue be handed to *take*, at most *prefetch* of them unacknowledged.
+
+        It must not be cancelled before it is *opened*: that kills the channel of a RabbitMQ 3.10.
 
         Raises:
           ChannelClosedError, BrokerLostError: as :meth:`ask`.
         """
         self.ask(commands.Basic.Qos(prefetch_count=min(prefetch, 65_535)))
         self._consumers[tag] = take
-        return self.ask(commands.Basic.Consume(queue=queue, consumer_tag=tag, arguments=dict(arguments)))
+        if opened is not None:
+            self._opened[tag] = opened
+        self.tell(commands.Basic.Consume(queue=queue, consumer_tag=tag, arguments=dict(arguments or {})))
+        return self._expect(tag)
+
+    def cancel(self, tag: str) -> Reply[Any]:
+        """End a consumer; messages that are under way are still handed over.
+
+        Raises:
+          ChannelClosedError, BrokerLostError: as :meth:`ask`.
+        """
+        self.tell(commands.Basic.Cancel(consumer_tag=tag))
+        return self._expect(tag)
+
+    def _expect(self, tag: str) -> Reply[Any]:
+        # These answers may overtake others, or be overtaken: they come from the queue, not from the channel.
+        reply: Reply[Any] = Reply()
+        self._of_consumers[tag] = reply
+        return reply
 
     def get(self, queue: str, take: Take) -> Reply[bool]:
         """Ask for one message, which is handed to *take*, whoever waits; the answer is whether there was one.
@@ -323,11 +354,21 @@ class Channel:
                 self._end(ChannelClosedError(200, "closed by us"))
                 if asked is not None:
                     asked.set(method)
+            case commands.Basic.ConsumeOk():
+                self._answered(method)
+                if (opened := self._opened.pop(str(method.consumer_tag), None)) is not None:
+                    opened()
             case commands.Basic.CancelOk():
                 self._consumers.pop(str(method.consumer_tag), None)
-                self._next_asked().set(method)
+                self._answered(method)
             case _:
                 self._next_asked().set(method)
+
+    def _answered(self, method: commands.Basic.ConsumeOk | commands.Basic.CancelOk) -> None:
+        reply = self._of_consumers.pop(str(method.consumer_tag), None)
+        if reply is None:
+            raise ProtocolError("an answer about a consumer that nobody asked about")
+        reply.set(method)
 
     def _confirmed(self, tag: int, multiple: bool, *, refused: bool) -> None:  # noqa: FBT001 - as it is read
         pending = self._pending
@@ -372,8 +413,9 @@ class Channel:
         self.error = error
         asked, self._asked = self._asked, deque()
         pending, self._pending = self._pending, {}
+        consumers, self._of_consumers = self._of_consumers, {}
         self._consumers.clear()
-        for reply in asked:
+        for reply in (*asked, *consumers.values()):
             reply.fail(_again(error))
         for batch in dict.fromkeys(item.batch for item in pending.values()):
             batch.fail(_again(error))
