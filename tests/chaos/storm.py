@@ -16,7 +16,7 @@ import trio
 
 import trepid
 from tests.chaos.logbook import Logbook
-from tests.chaos.storm_worker import BRAVE
+from tests.chaos.storm_worker import ABSENT, BRAVE
 
 _AT_ONCE = 250
 
@@ -82,11 +82,18 @@ class Crew:
         command = [sys.executable, "-m", "tests.chaos.storm_worker", self.url, str(self.logs)]
         self.processes.append(subprocess.Popen(command))
 
+    def tend(self) -> None:
+        """Start again, as any service manager does, those that found the broker away when they were started."""
+        for process in [process for process in self.processes if process.poll() is not None]:
+            assert process.returncode == ABSENT, f"a worker ended by itself with {process.returncode}"
+            self.processes.remove(process)
+            self.hire()
+
     def kill(self, rng: random.Random) -> None:
         """Kill one at random, and hire another."""
+        self.tend()
         victim = rng.choice(self.processes)
         self.processes.remove(victim)
-        assert victim.poll() is None, f"a worker ended by itself with {victim.returncode}"
         self.killed[victim.pid] = time.time()
         victim.send_signal(signal.SIGKILL)
         victim.wait()
@@ -137,6 +144,7 @@ class Storm:
         """Wait until so many jobs have ended."""
         with trio.fail_after(240):
             while self.book.read_on() < number:
+                self.crew.tend()
                 await trio.sleep(0.02)
 
     async def kill_server(self) -> None:
@@ -151,6 +159,7 @@ class Storm:
         self.outages.append((gone, back))
         with trio.fail_after(60):
             while self.book.read_on() < len(self.ids) and self.book.last_end <= back:
+                self.crew.tend()
                 await trio.sleep(0.01)
         self.resumed.append(max(0.0, self.book.last_end - back))
 

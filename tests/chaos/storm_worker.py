@@ -16,6 +16,8 @@ import trio
 import trepid
 
 LEASE = 5.0
+ABSENT = 75
+"""The exit code of a worker that was started while its broker was away (EX_TEMPFAIL)."""
 
 _log: int = -1
 
@@ -41,7 +43,11 @@ def main() -> None:
     global _log  # noqa: PLW0603 - one process, one log
     url, folder = sys.argv[1:]
     _log = os.open(Path(folder) / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    trepid.run(trepid.Worker(BRAVE, tasks_limit=30, lease=LEASE), url)
+    try:
+        trepid.run(trepid.Worker(BRAVE, tasks_limit=30, lease=LEASE), url)
+    except trepid.BrokerLostError:
+        # Only at the start: a worker that has started survives the loss of its broker.  Who runs it starts it again.
+        sys.exit(ABSENT)
 
 
 if __name__ == "__main__":
