@@ -42,7 +42,7 @@ class Joiner:
 
     async def publish(self, batch: Sequence[Publication]) -> list[Published]:
         """Publish a batch; see the port."""
-        if self._busy:
+        if self._busy or self._waiting:
             reply: Reply[list[Published]] = Reply()
             self._waiting.append((batch, reply))
             return await reply.wait()

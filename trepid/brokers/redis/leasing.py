@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, NamedTuple, final
 
 import attrs
 import trio
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.publishing import Parcel
-from trepid.brokers.redis.rows import unpack
+from trepid.brokers.redis.rows import LITTLE, past, unpack
 from trepid.brokers.redis.scripts import EXTEND, LEASE, OWN
 from trepid.brokers.redis.settling import REPLIES
 from trepid.ports.messages import Delivery, Extension, Ref
-
-_Meta: TypeAlias = tuple[int, str, int, int, int, int, int, float, float, Any, Any, Any]
 
 HANDED_OVER_WITHIN: Final = 1.0
 """Seconds for which a cancelled call waits for what it may have been granted: on a healthy server, no lease is lost."""
@@ -48,48 +46,57 @@ class Wish:
     owner: str
 
 
+class _Grant(NamedTuple):
+    """On what terms leases were granted."""
+
+    now: float
+    deadline: float
+
+    def deliveries(self, queue: str, granted: Sequence[bytes]) -> list[Delivery]:
+        """Return leases of one queue, from id, life and payload by turns."""
+        now, deadline = self
+        deliveries: list[Delivery] = []
+        for id, blob, payload in zip(granted[::3], granted[1::3], granted[2::3], strict=True):
+            life = unpack(blob)
+            stray, failures, crashes = None, 0, 0
+            if len(life) > LITTLE:
+                failures, crashes, stray = past(life)
+            max_crashes, result_ttl = life[8], life[9]
+            deliveries.append(
+                Delivery(
+                    queue,
+                    id.decode(),
+                    (life[1], life[3]),
+                    payload,
+                    life[4],
+                    failures,
+                    crashes,
+                    float(life[2]),
+                    float(life[5]),
+                    now,
+                    deadline,
+                    stray,
+                    None if result_ttl is False else float(result_ttl),
+                    None if max_crashes is False else max_crashes,
+                )
+            )
+        return deliveries
+
+
 async def lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
     """Lease what is there; with *waits* the next publish rings."""
     # Counted from before it is asked for, so that it never ends later here than there.
     deadline = trio.current_time() + wish.lease_for
     queues = wish.queues
     told = (wish.limit, wish.lease_for, wish.owner, turn, waits)
-    packed, *payloads = await engine.run(LEASE, queues, *told, through=HANDED_OVER_WITHIN)
-    granted: tuple[float, bool, Any, list[_Meta]] = unpack(packed)
-    now, turned, wait, metas = granted
-    now = float(now)
-    deliveries = [
-        Delivery(
-            queues[place - 1],
-            id,
-            (seq, delivery),
-            payload,
-            priority,
-            failures,
-            crashes,
-            float(due),
-            float(enqueued),
-            now,
-            deadline,
-            None if stray is False else float(stray),
-            None if result_ttl is False else float(result_ttl),
-            None if max_crashes is False else max_crashes,
-        )
-        for (
-            place,
-            id,
-            seq,
-            delivery,
-            priority,
-            failures,
-            crashes,
-            due,
-            enqueued,
-            stray,
-            result_ttl,
-            max_crashes,
-        ), payload in zip(metas, payloads, strict=True)
-    ]
+    packed, *granted = await engine.run(LEASE, queues, *told, through=HANDED_OVER_WITHIN)
+    now, turned, wait, runs = unpack(packed)
+    grant = _Grant(float(now), deadline)
+    deliveries: list[Delivery] = []
+    first = 0
+    for place, count in zip(runs[::2], runs[1::2], strict=True):
+        deliveries += grant.deliveries(queues[place - 1], granted[first : first + 3 * count])
+        first += 3 * count
     return Claim(deliveries, turned, None if wait is False else float(wait))
 
 

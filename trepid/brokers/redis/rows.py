@@ -79,6 +79,16 @@ def load(blob: bytes, now: float) -> Row | None:
     return Row(life, int(priority), float(enqueued), _text(unique), _text(unreadable))
 
 
+LITTLE: Final = 18
+"""How many entries a life has at most to which nothing has ever happened."""
+
+
+def past(packed: list[Any]) -> tuple[int, int, float | None]:
+    """Return what has happened to a message since it was published or requeued: failures, crashes, since when astray."""
+    packed += _DEFAULTS[len(packed) :]
+    return packed[18] - packed[22], packed[19] - packed[23], _time(packed[25])
+
+
 def _time(packed: Any) -> float | None:
     return None if packed is False else float(packed)
 

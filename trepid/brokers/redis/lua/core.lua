@@ -17,12 +17,14 @@ now = max(now, tonumber(head[1] or 0))
 local stride, seq = 1, tonumber(head[2] or 0)
 if A[2] then stride, seq = 65536, tonumber(head[2] or call('HGET', KEYS[2], 'number') or 0) end
 
--- A life, in the order of Life's fields of `rows.py`; what has its default at the end is not stored.
+-- A life is a list, in the order of `rows.py`.  What has its default at the end need not be there: a message that is
+-- published, leased and done without any accident has 18 entries, and never all of them.
 local STATE, SEQ, DUE, DELIVERIES, PRIORITY, ENQUEUED, PUBLISHER, NUMBER = 1, 2, 3, 4, 5, 6, 7, 8
 local MAX_CRASHES, RESULT_TTL, EXPIRES, UNIQUE, OWNER, UNTIL = 9, 10, 11, 12, 13, 14
 local VERDICT, SETTLED, ENDED, FORGET, FAILURES, CRASHES, RETURNS = 15, 16, 17, 18, 19, 20, 21
 local WITHDRAWALS, SPENT_FAILURES, SPENT_CRASHES, REQUEUES, STRAY = 22, 23, 24, 25, 26
 local REASON, CANCEL, UNREADABLE = 27, 28, 29
+local FRESH, RUNNING, FINISHED = UNIQUE, UNTIL, FORGET -- how many there are then
 local DEFAULTS = {0, 0, 0, 0, 0, 0, '', 0, false, false, false, false, false, 0, false, 0, false, false, 0, 0, 0,
   0, 0, 0, 0, false, false, false, false}
 local WAITING, LEASED, DONE, DEAD, CANCELLED = 0, 1, 2, 3, 4
@@ -40,20 +42,20 @@ local function queue(i)
   return q
 end
 
-local function remember(m)
-  -- Where it is written now, so that flush can take it away from there.
-  local l = m.life
-  m.stored, m.state, m.seq, m.due, m.priority = true, l[STATE], l[SEQ], l[DUE], l[PRIORITY]
-  m.expires, m.forget, m.asked = l[EXPIRES], l[FORGET], l[CANCEL]
+local function filled(l)
+  for i = #l + 1, UNREADABLE do l[i] = DEFAULTS[i] end
+  return l
 end
 
+-- A message, and where it is written now, so that flush can take it away from there.
 local function loaded(q, id, blob)
-  local m = {id = id, life = false}
+  local m
   if blob then
-    local l = decode(blob)
-    for i = #l + 1, UNREADABLE do l[i] = DEFAULTS[i] end
-    m.life = l
-    remember(m)
+    local l = filled(decode(blob))
+    m = {id = id, life = l, stored = true, state = l[STATE], seq = l[SEQ], due = l[DUE], priority = l[PRIORITY],
+      expires = l[EXPIRES], forget = l[FORGET], asked = l[CANCEL], touched = false, body = false, erase = false}
+  else
+    m = {id = id, life = false, stored = false}
   end
   q.found[id] = m
   return m

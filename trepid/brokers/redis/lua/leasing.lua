@@ -1,15 +1,16 @@
 -- A[3] to A[7]: limit, lease_for, owner, which queue is first, whether the caller will wait.
 local limit, lease_for, owner, turn, waits = A[3], A[4], A[5], A[6], A[7]
 local BYTES, AT_ONCE = 4194304, 250
-limit = min(limit, 4000) -- what is returned stands on Lua's stack
-local ends, metas, bodies, size = now + lease_for, {}, {}, 0
+limit = min(limit, 2500) -- what is returned stands on Lua's stack
+-- What is granted, as id, life and payload by turns; how much of each queue; and where it was, and is.
+local ends, granted, runs, count, size = now + lease_for, {}, {}, 0, 0
 local open = {}
 for i = 1, #KEYS - 1 do
   local q = queue(i)
   if q then
     observe(q, 100)
     if not q.paused then
-      q.index, q.taken = i, {}
+      q.index, q.ids, q.lives, q.leases, q.dated, q.entries, q.offsets = i, {}, {}, {}, {}, {}, {}
       q.lanes = call('ZRANGE', q.base .. 'lanes', 0, -1)
       open[#open + 1] = q
     end
@@ -24,48 +25,69 @@ if turned then
 end
 
 local function take(q, most)
-  local count = 0
+  local took, base = 0, q.base
+  local ids, lives, leases, dated = q.ids, q.lives, q.leases, q.dated
   for _, lane in ipairs(q.lanes) do
-    while count < most and size < BYTES do
-      local offset, wanted = q.taken[lane] or 0, min(most - count, AT_ONCE)
-      local found = call('ZRANGEBYSCORE', q.base .. 'lane:' .. lane, '-inf', now, 'LIMIT', offset, wanted)
+    local entries = q.entries[lane] or {}
+    q.entries[lane] = entries
+    while took < most and size < BYTES do
+      local wanted = min(most - took, AT_ONCE)
+      -- Nothing is written before the end, so what is taken already is still there, in front.
+      local found = call('ZRANGEBYSCORE', base .. 'lane:' .. lane, '-inf', now, 'LIMIT', q.offsets[lane] or 0, wanted)
       if #found == 0 then break end
-      local ids, granted = {}, {}
-      for i, entry in ipairs(found) do ids[i] = sub(entry, 17) end
-      prefetch(q, ids)
-      local payloads = call('HMGET', q.base .. 'body', unpack(ids))
-      for i, id in ipairs(ids) do
+      local theirs = {}
+      for i, entry in ipairs(found) do theirs[i] = sub(entry, 17) end
+      local blobs = call('HMGET', base .. 'life', unpack(theirs))
+      local payloads = call('HMGET', base .. 'body', unpack(theirs))
+      for i, id in ipairs(theirs) do
         if size >= BYTES then break end
-        local m = stored(q, id)
-        local l = aged(q, m)
-        q.taken[lane] = (q.taken[lane] or 0) + 1
-        if l and l[STATE] == WAITING then
+        q.offsets[lane] = (q.offsets[lane] or 0) + 1
+        local l = blobs[i] and decode(blobs[i])
+        if not l or (l[EXPIRES] and now >= l[EXPIRES]) then
+          aged(q, stored(q, id)) -- it died waiting
+        else
           l[STATE], l[DELIVERIES], l[OWNER], l[UNTIL] = LEASED, l[DELIVERIES] + 1, owner, ends
-          touch(q, m)
-          metas[#metas + 1] = {q.index, id, l[SEQ], l[DELIVERIES], l[PRIORITY], l[FAILURES] - l[SPENT_FAILURES],
-            l[CRASHES] - l[SPENT_CRASHES], l[DUE], l[ENQUEUED], l[STRAY], l[RESULT_TTL], l[MAX_CRASHES]}
-          bodies[#bodies + 1] = payloads[i] or ''
-          size = size + #(payloads[i] or '')
-          count = count + 1
+          local blob, payload = encode(l), payloads[i] or ''
+          local n = #ids
+          entries[#entries + 1] = found[i]
+          ids[n + 1] = id
+          lives[2 * n + 1], lives[2 * n + 2] = id, blob
+          leases[2 * n + 1], leases[2 * n + 2] = ends, id
+          if l[EXPIRES] then dated[#dated + 1] = id end
+          granted[3 * count + 1], granted[3 * count + 2], granted[3 * count + 3] = id, blob, payload
+          count, took, size = count + 1, took + 1, size + #payload
         end
       end
       if #found < wanted then break end
     end
   end
-  return count == most
+  runs[#runs + 1] = q.index
+  runs[#runs + 1] = took
+  return took == most
 end
 
-while #open > 0 and #metas < limit and size < BYTES do
-  local share, more = math.ceil((limit - #metas) / #open), {}
+while #open > 0 and count < limit and size < BYTES do
+  local share, more = math.ceil((limit - count) / #open), {}
   for _, q in ipairs(open) do
-    local most = min(share, limit - #metas)
+    local most = min(share, limit - count)
     if most > 0 and take(q, most) then more[#more + 1] = q end
   end
   open = more
 end
+for _, q in ipairs(asked) do
+  if #q.ids > 0 then
+    -- Removals come first: then a server whose memory is full lets the rest pass, and can be drained.
+    for lane, entries in pairs(q.entries) do all('ZREM', q.base .. 'lane:' .. lane, entries) end
+    all('ZREM', q.base .. 'waiting', q.ids)
+    all('ZREM', q.base .. 'ttl', q.dated)
+    all('HSET', q.base .. 'life', q.lives)
+    all('ZADD', q.base .. 'leased', q.leases)
+  end
+end
+if count > 0 then keep_time() end
 flush()
 local wait = false
-if #metas == 0 then
+if count == 0 then
   for _, q in ipairs(asked) do
     local function look(key, from)
       local first = call('ZRANGEBYSCORE', q.base .. key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
@@ -81,4 +103,4 @@ if #metas == 0 then
     end
   end
 end
-return {encode({now, turned, wait, metas}), unpack(bodies)}
+return {encode({now, turned, wait, runs}), unpack(granted)}

@@ -27,7 +27,8 @@ end
 local function remove(q, m)
   local l = m.life
   if l[UNIQUE] and holder(q, l[UNIQUE]) == m.id then hold(q, l[UNIQUE], false) end
-  q.gone[#q.gone + 1] = {l[PUBLISHER], l[NUMBER]}
+  q.gone[#q.gone + 1] = l[PUBLISHER]
+  q.gone[#q.gone + 1] = l[NUMBER]
   m.erase = m.erase or m.state == DONE or l[FAILURES] + l[WITHDRAWALS] > 0
   m.life = false
   q.results[m.id], q.errors[m.id] = nil, nil
@@ -84,6 +85,50 @@ local function aged(q, m)
   return m.life
 end
 
+local function all(command, key, list)
+  for first = 1, #list, 4000 do call(command, key, unpack(list, first, min(first + 3999, #list))) end
+end
+
+-- Remember that some publishes were of messages that are gone: publisher and number by turns.
+local function depart(q, tokens)
+  local pages = {}
+  for i = 1, #tokens, 2 do
+    local publisher, number = tokens[i], tokens[i + 1]
+    local page = floor(number / 4096)
+    local theirs = pages[publisher]
+    if not theirs then theirs = {} pages[publisher] = theirs end
+    local bits = theirs[page]
+    if not bits then bits = {} theirs[page] = bits end
+    local n = #bits
+    bits[n + 1], bits[n + 2], bits[n + 3], bits[n + 4] = 'SET', 'u1', number % 4096, 1
+  end
+  for publisher, theirs in pairs(pages) do
+    for page, bits in pairs(theirs) do
+      local key = q.base .. 'gone:' .. publisher .. ':' .. format('%.0f', page)
+      all('BITFIELD', key, bits)
+      call('EXPIRE', key, 660)
+    end
+  end
+end
+
+-- Bells are hints: whoever may not publish only makes others wait for their next look.
+local function ring(q, stirred, over)
+  if stirred and q.armed then
+    call('HDEL', q.meta, 'armed')
+    redis.pcall('PUBLISH', q.base .. 'work', '')
+    q.armed = false
+  end
+  if #over > 0 and call('EXISTS', q.base .. 'watched') == 1 then
+    for _, id in ipairs(over) do
+      if call('SREM', q.base .. 'watched', id) == 1 then redis.pcall('PUBLISH', q.base .. 'ended', id) end
+    end
+  end
+end
+
+local function keep_time()
+  call('HSET', KEYS[1], 'clock', now, 'seq', seq)
+end
+
 -- The changes of one script, gathered into few commands.
 local function flush()
   local written = false
@@ -102,9 +147,6 @@ local function flush()
         if not list then list = {} additions[key] = list end
         local n = #list
         list[n + 1], list[n + 2] = score, what
-      end
-      local function all(command, key, list)
-        for first = 1, #list, 4000 do call(command, key, unpack(list, first, min(first + 3999, #list))) end
       end
       local erased, lost, lives, bodies, asked, answered = {}, {}, {}, {}, {}, {}
       for _, m in ipairs(q.touched) do
@@ -138,11 +180,12 @@ local function flush()
             add(ENDS[l[STATE]], l[SEQ], id)
             if l[FORGET] then add('forget', l[FORGET], id) end
           end
-          remember(m)
+          m.stored, m.state, m.seq, m.due, m.priority = true, l[STATE], l[SEQ], l[DUE], l[PRIORITY]
+          m.expires, m.forget, m.asked = l[EXPIRES], l[FORGET], l[CANCEL]
           local n = UNREADABLE
           while l[n] == DEFAULTS[n] do n = n - 1 end
           local k = #lives
-          lives[k + 1], lives[k + 2] = id, encode(n == UNREADABLE and l or {unpack(l, 1, n)})
+          lives[k + 1], lives[k + 2] = id, encode(n == UNREADABLE and l or {unpack(l, 1, max(n, FRESH))})
           if m.body then
             bodies[#bodies + 1] = id
             bodies[#bodies + 1] = m.body
@@ -151,7 +194,7 @@ local function flush()
           m.stored = false
           erased[#erased + 1] = id
         end
-        m.touched, m.body, m.erase = nil, nil, nil
+        m.touched, m.body, m.erase = false, false, false
       end
       -- What takes space comes first where nothing is removed: a full server refuses it, and then nothing is written.
       local frees = next(removals) ~= nil
@@ -180,26 +223,10 @@ local function flush()
           call('HDEL', base .. 'uniques', key)
         end
       end
-      local pages = {}
-      for _, token in ipairs(q.gone) do
-        local page = base .. 'gone:' .. token[1] .. ':' .. format('%.0f', floor(token[2] / 4096))
-        call('SETBIT', page, token[2] % 4096, 1)
-        pages[page] = true
-      end
-      for page in pairs(pages) do call('EXPIRE', page, 660) end
-      -- Bells are hints: whoever may not publish only makes others wait for their next look.
-      if q.stirred and q.armed then
-        call('HDEL', q.meta, 'armed')
-        redis.pcall('PUBLISH', base .. 'work', '')
-        q.armed = false
-      end
-      if #q.over > 0 and call('EXISTS', base .. 'watched') == 1 then
-        for _, id in ipairs(q.over) do
-          if call('SREM', base .. 'watched', id) == 1 then redis.pcall('PUBLISH', base .. 'ended', id) end
-        end
-      end
+      depart(q, q.gone)
+      ring(q, q.stirred, q.over)
       q.touched, q.changed, q.gone, q.over, q.results, q.errors = {}, nil, {}, {}, {}, {}
     end
   end
-  if written then call('HSET', KEYS[1], 'clock', now, 'seq', seq) end
+  if written then keep_time() end
 end

@@ -1,13 +1,16 @@
 -- Publishing, as trepid/rules/publishing.py says.  Items: queue, id, publisher, number, place of the payload in ARGV,
 -- priority, delay, due, ttl, unique key, what to do on conflict, result_ttl, max_crashes.
 local function departed(q, publisher, number)
-  local key = q.base .. 'gone:' .. publisher .. ':' .. format('%.0f', floor(number / 4096))
+  local place = floor(number / 4096)
   q.pages = q.pages or {}
-  local page = q.pages[key]
+  local theirs = q.pages[publisher]
+  if not theirs then theirs = {} q.pages[publisher] = theirs end
+  local page = theirs[place]
   if not page then
-    page = call('GET', key) or ''
-    q.pages[key] = page
+    page = call('GET', q.base .. 'gone:' .. publisher .. ':' .. format('%.0f', place)) or ''
+    theirs[place] = page
   end
+  if page == '' then return false end
   local offset = number % 4096
   local byte = string.byte(page, floor(offset / 8) + 1)
   return byte ~= nil and floor(byte / 2 ^ (7 - offset % 8)) % 2 == 1
