@@ -26,7 +26,7 @@ async def refused(what: str, operation: Callable[[], Awaitable[object]]) -> None
 
 async def one_of_each(world: World) -> None:
     """Bring one message into each state, each under the state's name."""
-    for state in (State.DONE, State.DEAD, State.CANCELLED, State.LEASED, State.SCHEDULED, State.READY):
+    for state in world.states:
         await world.bring(state, str(state))
 
 
@@ -80,7 +80,7 @@ async def counts_follow_the_clock(world: World) -> None:
     same("counted", await world.counts(), {State.READY: 1, State.DEAD: 2})
 
 
-@case()
+@case("exact_stats")
 async def the_age_of_the_oldest_is_known(world: World) -> None:
     """For how long the oldest ready message has been due; scheduled and leased ones do not count."""
     same("of none", (await world.session.stats(QUEUE)).oldest_ready, None)

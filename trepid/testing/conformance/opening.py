@@ -35,7 +35,7 @@ async def messages_outlive_a_session(world: World) -> None:
     same("leased", [(each.id, each.payload) for each in await world.lease()], [("ready", b"\xff")])
 
 
-@case()
+@case("expiry")
 async def leases_outlive_a_session(world: World) -> None:
     """A lease belongs to its owner and token, not to the session in which it was taken."""
     await world.put("a", "b")
@@ -72,7 +72,7 @@ async def a_pause_outlives_a_session(world: World) -> None:
     same("leased after resuming", len(await world.lease()), 1)
 
 
-@case()
+@case("owners")
 async def what_one_session_does_another_sees(world: World) -> None:
     """Once an operation has returned, every other session knows of it."""
     other = await world.other_session()

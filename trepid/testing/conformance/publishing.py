@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from trepid.ports.messages import Absent, Ending, Publication
-from trepid.rules.life import Reply, State
+from trepid.rules.life import ENDED, Reply, State
 from trepid.rules.publishing import Published, Publishing
 from trepid.rules.verdicts import Done
 from trepid.testing.conformance.report import holds, same
@@ -51,7 +51,7 @@ async def odd_names_are_only_names(world: World) -> None:
     same("ids that come back", {each.id for each in await world.lease()}, set(ids))
 
 
-@case()
+@case("deduplication:window")
 async def the_same_publish_again_is_a_duplicate(world: World) -> None:
     """The same id and token are the same publish, and one message."""
     again = world.publication()
@@ -61,7 +61,7 @@ async def the_same_publish_again_is_a_duplicate(world: World) -> None:
     same("messages that can be leased", len(await world.lease()), 1)
 
 
-@case()
+@case("deduplication:window")
 async def a_duplicate_is_recognised_in_every_state(world: World) -> None:
     """Repeating a publish changes nothing, wherever its message is in its life."""
     for number, state in enumerate(State):
@@ -74,7 +74,7 @@ async def a_duplicate_is_recognised_in_every_state(world: World) -> None:
         same(f"the message that is {state}, afterwards", await world.look(queue=queue), before)
 
 
-@case()
+@case("deduplication:window")
 async def a_duplicate_is_recognised_after_removal(world: World) -> None:
     """A message that left nothing behind is not run twice because its publisher repeats itself."""
     again = world.publication()
@@ -102,7 +102,7 @@ async def a_duplicate_is_recognised_for_ten_minutes(world: World) -> None:
     same("a repetition after 9:50 min", await world.session.publish([again]), [Published(DUPLICATE, "m")])
 
 
-@case()
+@case("unique_ids")
 async def an_id_that_lives_is_existing(world: World) -> None:
     """Another publish of a living id gets the message that is there; its own payload is ignored."""
     for state in (State.SCHEDULED, State.READY, State.LEASED):
@@ -123,7 +123,9 @@ async def an_id_that_lives_is_existing(world: World) -> None:
 @case()
 async def an_id_that_ended_runs_anew(world: World) -> None:
     """Another publish of an ended id is a new run, and nothing is left of the old one."""
-    for state in (State.DONE, State.DEAD, State.CANCELLED):
+    for state in world.states:
+        if state not in ENDED:
+            continue
         queue = f"q.{state}"
         await world.session.declare([queue])
         old = await world.bring(state, queue=queue)
@@ -156,7 +158,7 @@ async def a_new_run_replaces_the_old_result(world: World) -> None:
         same("the result", got, Ending(State.DONE, result))
 
 
-@case()
+@case("deduplication:window")
 async def a_replaced_publish_is_recognised(world: World) -> None:
     """A publish is a duplicate also when a later one has taken over its id and ended."""
     first = world.publication()
@@ -203,7 +205,7 @@ async def an_empty_batch_is_nothing(world: World) -> None:
     same("lease from no queue", await world.lease(queues=[]), [])
 
 
-@case()
+@case("deduplication:window")
 async def replies_come_in_order(world: World) -> None:
     """A batch has one reply per item, in order."""
     old = world.publication("old")
@@ -216,7 +218,7 @@ async def replies_come_in_order(world: World) -> None:
     same("replies", await world.session.publish(batch), wanted)
 
 
-@case()
+@case("deduplication:window", "unique_ids")
 async def twins_in_one_batch_are_one_message(world: World) -> None:
     """Within a batch, later items see what earlier ones did."""
     twin = world.publication("twin")
@@ -235,7 +237,7 @@ async def ids_belong_to_their_queue(world: World) -> None:
     await world.is_(State.READY)
 
 
-@case()
+@case("deduplication:window")
 async def concurrent_repetitions_store_one_message(world: World) -> None:
     """Of many publishers of one id and token, one is accepted and the others are duplicates."""
     other = await world.other_session()

@@ -256,7 +256,7 @@ async def deleting_races_publishing(world: World) -> None:
         same("leased", await world.lease(), [])
 
 
-@case()
+@case("fencing")
 async def follow_ups_race_a_repetition(world: World) -> None:
     """Settled twice at once, the follow-ups are published once."""
     other = await world.other_session()

@@ -59,7 +59,8 @@ class Case:
         """Return what a broker lacks to be put to this case, or None if it has all."""
         for need in self.needs:
             if lacks(capabilities, need):
-                return f"{capabilities.engine} declares {need}={getattr(capabilities, need)!r}"
+                name = need.partition(":")[0]
+                return f"{capabilities.engine} declares {name}={getattr(capabilities, name)!r}"
         if self.hours and not bendable:
             return "hours would have to pass; give bend_time"
         return None
@@ -76,8 +77,10 @@ def case(*needs: str, hours: bool = False) -> Callable[[Callable[[World], Awaita
 
 
 def lacks(capabilities: Capabilities, need: str) -> bool:
-    """Whether a broker declares not to have what is needed."""
-    return getattr(capabilities, need) in _LESS
+    """Whether a broker declares not to have what is needed: a capability, or ``capability:value`` if that will do."""
+    name, _, enough = need.partition(":")
+    value = getattr(capabilities, name)
+    return value in _LESS and value != enough
 
 
 @final
@@ -193,11 +196,21 @@ class World:
         reply = await self.settle(delivery, verdict or Done(b"1", DAY))
         same("a settlement in time is applied", reply, Reply.APPLIED)
 
+    @property
+    def states(self) -> list[State]:
+        """The states into which a message of this broker can be brought, those of no more use first."""
+        capabilities = self.session.capabilities
+        lacking = {State.CANCELLED: "cancel_waiting", State.SCHEDULED: "delay"}
+        order = (State.DONE, State.DEAD, State.CANCELLED, State.LEASED, State.SCHEDULED, State.READY)
+        return [state for state in order if state not in lacking or not lacks(capabilities, lacking[state])]
+
     async def bring(self, state: State, id: str = "m", **fields: Any) -> Delivery | None:
         """Publish a message and bring it into a state; return its lease, if it had one.
 
-        Nothing else may be ready in its queue.
+        Nothing else may be ready in its queue.  The case ends here if the broker has no such state.
         """
+        if state is State.CANCELLED:
+            self.need("cancel_waiting")
         queue = fields.get("queue", QUEUE)
         await self.put(id, **({"delay": LONG} if state is State.SCHEDULED else {}), **fields)
         if state in (State.SCHEDULED, State.READY):
