@@ -126,7 +126,7 @@ async def test_a_result_that_is_not_kept_is_seen_by_the_worker_all_the_same(conn
 
 
 async def test_a_job_that_goes_on_beyond_its_lease_after_the_commit_is_done(connection, path):
-    async def charge(ctx: trepid.Context, amount: int) -> None:
+    async def charge(ctx: trepid.Context, amount: int) -> int:
         own = sqlite3.connect(path)
         with own:
             own.execute("INSERT INTO charges VALUES (?)", (ctx.job.id,))

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 from trepid.brokers.postgres import link, schema, statements
 from trepid.brokers.postgres.address import Address
-from trepid.brokers.postgres.faults import is_loss, is_transient, typed
+from trepid.brokers.postgres.faults import is_loss, is_replica, is_transient, typed
 from trepid.brokers.postgres.link import Link
 from trepid.brokers.sql.database import Remedy
 from trepid.errors import BrokerLostError
@@ -62,7 +62,8 @@ class Connected:
         self._texts: dict[str, bytes] = {}
         self._closing = threading.Event()
         self.reconnects = 0
-        self.lost = False
+        # When it was last tried in vain to connect, by the monotonic clock.
+        self.failed_at = float("-inf")
 
     # ------------------------------------------------------------------------------------------------- connecting
 
@@ -85,14 +86,14 @@ class Connected:
                 self._disconnect()
                 self._connect()
             except BrokerLostError:
-                self.lost = True
+                self.failed_at = time.monotonic()
                 if self._closing.is_set() or time.monotonic() + pause > until:
                     raise
             except Exception:
-                self.lost = True
+                self.failed_at = time.monotonic()
                 raise
             else:
-                self.lost = False
+                self.failed_at = float("-inf")
                 self.reconnects += 1
                 return
             self._closing.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not for secrets
@@ -171,6 +172,9 @@ class Connected:
         """
         if is_transient(exc):
             return Remedy.AGAIN
+        if is_replica(exc):
+            self._disconnect()  # perhaps the name leads elsewhere by now
+            return Remedy.NONE
         return Remedy.NONE if is_loss(exc) or isinstance(exc, BrokerLostError) else Remedy.ALONE
 
     def typed(self, exc: Exception) -> Exception:

@@ -13,6 +13,7 @@ import random
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, final
 
@@ -61,6 +62,7 @@ class Doorbell:
         self._woken.setblocking(False)
         self._thread = threading.Thread(target=self._own, name="trepid listens", daemon=True)
         self.up = False
+        self.up_since = float("inf")
         self.rung = 0
 
     # ------------------------------------------------------------------------------------------ in the event loop
@@ -106,6 +108,7 @@ class Doorbell:
         while not self._closing.is_set():
             try:
                 with contextlib.closing(self._listening()) as listening:
+                    self.up_since = time.monotonic()
                     self._link, self.up = listening, True
                     pause = _FIRST_PAUSE
                     self._say(ALL_NEWS)  # whatever was rung while nobody listened

@@ -21,7 +21,6 @@ _BUSY: Final = frozenset(
 _FULL: Final = frozenset({"53100", "53200", "54000"})  # the disk, the memory, a program's limit
 _REFUSED: Final = frozenset(
     {
-        "25006",  # a read-only transaction: a replica by now
         "3D000",  # no such database
         "3F000",  # no such schema
         "42P01",  # no such table: somebody has dropped it
@@ -34,6 +33,11 @@ _REFUSED: Final = frozenset(
 def code_of(exc: BaseException) -> str:
     """Return an error's SQLSTATE, or nothing if the server has not said it."""
     return getattr(exc, "sqlstate", None) or ""
+
+
+def is_replica(exc: BaseException) -> bool:
+    """Whether the server has become read-only: after a failover, the one to write to is elsewhere."""
+    return code_of(exc) == "25006"
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -75,7 +79,7 @@ def _typed(exc: psycopg.Error, where: str) -> Exception:
         return BrokerFullError(f"{where}: no space left ({said}); nothing was stored")
     if code in _REFUSED:
         return BrokerRefusedError(where, said)
-    if code.startswith(("53", "57P", "08", "58", "XX")) or is_loss(exc):
+    if is_replica(exc) or code.startswith(("53", "57P", "08", "58", "XX")) or is_loss(exc):
         # Too many connections, a server that goes down, a disk that fails.
         return BrokerLostError(f"{where}: {said}")
     return exc

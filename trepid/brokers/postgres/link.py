@@ -17,7 +17,7 @@ from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper, StrDumper
 
 from trepid.brokers.postgres import schema
 from trepid.brokers.postgres.address import Address
-from trepid.brokers.postgres.faults import code_of, is_loss, said_by
+from trepid.brokers.postgres.faults import is_loss, said_by
 from trepid.errors import BrokerLostError, BrokerRefusedError
 
 T = TypeVar("T")
@@ -153,33 +153,39 @@ def connect(address: Address, *, settings: tuple[str, ...] = SETTINGS) -> Link:
     return link
 
 
-_ABSENT: Final = (
-    "Connection refused",
-    "No such file or directory",
-    "timeout expired",
-    "timed out",
-    "could not translate host name",
-    "Name or service not known",
-    "Temporary failure in name resolution",
-    "No route to host",
-    "Network is unreachable",
-    "Connection reset",
-    "server closed the connection",
-    "Is the server running",
+_REFUSALS: Final = (
+    "authentication failed",
+    "authentication method",
+    "no password supplied",
+    "pg_hba.conf",
+    "does not exist",
+    "permission denied",
+    "not permitted to log in",
+    "does not match host name",
+    "certificate verify failed",
+    "certificate file",
+    "private key",
+    "certificate is required",
+    "does not support SSL",
+    "server does not support",
+    "cannot connect now; read-only",
+    "session is read-only",
+    "server is in hot standby mode",
+    "sslmode",
+    "invalid",
+    "unsupported frontend protocol",
 )
+"""What is said of mistakes that waiting does not mend; anything else may pass.  There is no code before the log-in."""
 
 
 def _why_not(exc: psycopg.Error, address: Address) -> Exception:
-    code, said = code_of(exc), _without_secrets(said_by(exc), address)
+    said = _without_secrets(said_by(exc), address)
     if isinstance(exc, psycopg.ProgrammingError):
         return BrokerRefusedError(address.shown, f"a mistake in the URL: {said}")
-    if code.startswith(("57P", "53", "08")) or "starting up" in said or "shutting down" in said:
-        return BrokerLostError(f"{address.shown}: {said}")
-    if not code and any(words in said for words in _ABSENT) and "FATAL" not in said:
-        return BrokerLostError(f"{address.shown}: {said}")
-    if "too many" in said or "remaining connection slots" in said:
-        return BrokerLostError(f"{address.shown}: {said}")
-    return BrokerRefusedError(address.shown, said)
+    absent = "No such file or directory" in said and "Is the server running" in said  # a socket
+    if any(words in said for words in _REFUSALS) and not absent:
+        return BrokerRefusedError(address.shown, said)
+    return BrokerLostError(f"{address.shown}: {said}")
 
 
 def _without_secrets(text: str, address: Address) -> str:
@@ -235,9 +241,15 @@ def refuse_other(address: Address, version: int) -> None:
         )
 
 
+_IS_THERE: Final = b"""
+    SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = $1 AND c.relname = 'meta')"""
+
+
 def version_of(link: psycopg.Connection[Any], name: str) -> int:
     """Return the version of the schema, 0 if it is not there."""
-    there = link.execute("SELECT to_regclass($1) IS NOT NULL", (f"{schema.quoted(name)}.meta",)).fetchone()
+    # The catalogue itself is read: `to_regclass` may answer from memory what was so before we waited for a lock.
+    there = link.execute(_IS_THERE, (name,)).fetchone()
     if there is None or not there[0]:
         return 0
     row = link.execute(schema.in_schema("SELECT version FROM @.meta", name).encode()).fetchone()

@@ -120,7 +120,8 @@ class PostgreSQLSession(Session):
     @property
     @override
     def connected(self) -> bool:
-        return self._bell.up and not self._writer_engine.lost
+        # The bell looks for the server all the time; who writes looks when he is asked.
+        return self._bell.up and self._writer_engine.failed_at < self._bell.up_since
 
     async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
         self._stay_home()
