@@ -9,7 +9,7 @@ from trepid.ports.messages import Ref
 from trepid.rules.life import Reply, State
 from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict
 from trepid.testing.conformance.report import holds, same
-from trepid.testing.conformance.world import COMEBACK, DAY, LATE, LONG, OOPS, QUEUE, World, case
+from trepid.testing.conformance.world import COMEBACK, DAY, LATE, LONG, OOPS, QUEUE, World, case, lacks
 
 
 @case()
@@ -63,7 +63,9 @@ async def an_extension_never_revives(world: World) -> None:
     same("held", await world.session.held("new"), [new.ref])
     await world.end(new)
     (extension,) = await world.session.extend([late.ref], LONG)
-    same("an extension once it is done", extension.reply, Reply.ENDED)
+    # Where only sessions know leases, each lease is its own story, and this one's ended before.
+    ended = (Reply.ENDED,) if not lacks(world.session.capabilities, "expiry") else (Reply.ENDED, Reply.SUPERSEDED)
+    holds("an extension once it is done to be refused", extension.reply in ended, extension)
 
 
 @case()
@@ -159,12 +161,10 @@ async def poison_is_found_out(world: World) -> None:
     await world.crash()
     await world.pass_time(2 * COMEBACK)
     same("leased after the second crash", await world.lease(), [])
-    view = await world.view("twice")
-    same(
-        "state, reason, crashes, attempts",
-        (view.state, view.reason, view.crashes, view.attempts),
-        (State.DEAD, "poison", 2, 0),
-    )
+    if world.session.capabilities.peek:
+        view = await world.view("twice")
+        facts = (view.state, view.reason, view.crashes, view.attempts)
+        same("state, reason, crashes, attempts", facts, (State.DEAD, "poison", 2, 0))
 
 
 @case(hours=True)

@@ -26,12 +26,13 @@ async def messages_outlive_a_session(world: World) -> None:
     await world.put("dead")
     await world.end(await world.take(), Failed(OOPS))
     await world.session.publish([repeated])
-    before = [await world.look(id) for id in ("done", "dead", "ready")]
+    before = [await world.glimpse(id) for id in ("done", "dead", "ready")]
     await world.reopen()
     same("queues", await world.session.queues(), [QUEUE, "r"])
-    same("messages", [await world.look(id) for id in ("done", "dead", "ready")], before)
-    (again,) = await world.session.publish([repeated])
-    same("a repeated publish", again.outcome, Publishing.DUPLICATE)
+    same("messages", [await world.glimpse(id) for id in ("done", "dead", "ready")], before)
+    if world.session.capabilities.deduplication != "none":
+        (again,) = await world.session.publish([repeated])
+        same("a repeated publish", again.outcome, Publishing.DUPLICATE)
     same("leased", [(each.id, each.payload) for each in await world.lease()], [("ready", b"\xff")])
 
 

@@ -62,7 +62,7 @@ async def due_time_goes_before_order_of_publishing(world: World) -> None:
     same("leased", await _all(world), ["first", "second"])
 
 
-@case()
+@case("keeps_place")
 async def a_return_keeps_its_place(world: World) -> None:
     """Given back without a delay, a message stands where it stood."""
     await world.put("a", "b", "c", "d")
@@ -101,7 +101,7 @@ async def a_crash_goes_behind_what_was_due(world: World) -> None:
     same("leased", await _all(world), ["b", "c", "a"])
 
 
-@case("priorities")
+@case("priorities", "keeps_place")
 async def shuffled_messages_come_sorted(world: World) -> None:
     """A hundred messages of mixed priority, some given back, are leased in the one right order."""
     dice = random.Random(3)  # noqa: S311 - a fixed sequence is the point

@@ -143,7 +143,7 @@ async def returning_races_a_crash(world: World) -> None:
         await world.session.purge(QUEUE, [State.READY, State.SCHEDULED])
 
 
-@case("fencing")
+@case("fencing", "owners")
 async def extending_races_a_crash(world: World) -> None:
     """A lease is extended and then expired, or expired and then refused; it is never held after both."""
     other = await world.other_session()
@@ -216,7 +216,7 @@ async def purging_races_leasing(world: World) -> None:
             await world.end(each, Done(None, 0))
 
 
-@case("fencing")
+@case("fencing", "owners")
 async def a_zombie_harms_nobody(world: World) -> None:
     """Who slept through its lease is refused whatever it does, while the new holder goes on undisturbed."""
     await world.put()
@@ -256,7 +256,7 @@ async def deleting_races_publishing(world: World) -> None:
         same("leased", await world.lease(), [])
 
 
-@case("fencing")
+@case("fencing", "owners")
 async def follow_ups_race_a_repetition(world: World) -> None:
     """Settled twice at once, the follow-ups are published once."""
     other = await world.other_session()

@@ -146,7 +146,7 @@ async def a_queue_is_deleted_with_all_in_it(world: World) -> None:
     same("a publish", (await world.publish()).outcome, Publishing.NO_QUEUE)
     await world.session.declare([QUEUE])
     same("leased", await world.lease(), [])
-    same("looked at", await world.look("done"), None)
+    same("looked at", await world.glimpse("done"), None)
     await world.put()
     await world.take()
 

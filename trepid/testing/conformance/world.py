@@ -230,6 +230,13 @@ class World:
         self.need("peek")
         return await self.session.get(queue, id)
 
+    async def glimpse(self, id: str = "m", queue: str = QUEUE) -> MessageView | None:
+        """Look at a message as far as the broker lets: None also if it cannot be looked at."""
+        if lacks(self.session.capabilities, "peek"):
+            await trio.lowlevel.checkpoint()
+            return None
+        return await self.session.get(queue, id)
+
     async def view(self, id: str = "m", queue: str = QUEUE) -> MessageView:
         """Look at a message, which must be there."""
         view = await self.look(id, queue)
