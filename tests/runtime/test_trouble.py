@@ -379,11 +379,14 @@ async def test_a_job_that_enqueues_waits_and_its_timeout_bounds_that(autojump_cl
 
     actor = trepid.Actor(parent, timeout=5)
     async with with_faults() as (connection, faults):
-        patient, stopped = [await connection.enqueue(actor.job()) for _ in range(2)]
+        patient = await connection.enqueue(actor.job())
         faults.next("publish", request_lost(), times=2)
-        async with working(trepid.Worker(actor, SLEEPER, tasks_limit=1), connection):
+        worker = trepid.Worker(actor, SLEEPER, tasks_limit=1)
+        async with working(worker, connection):
             assert await patient.result()
-            faults.next("publish", request_lost(), times=math.inf)
+        stopped = await connection.enqueue(actor.job())
+        faults.next("publish", request_lost(), times=math.inf)
+        async with working(worker, connection):
             with pytest.raises(trepid.JobFailedError, match="TimeoutError"):
                 await stopped.result()
             faults.clear()

@@ -90,7 +90,7 @@ async def a_purge_counts_what_it_forgets(world: World) -> None:
     await world.put("ready2")
     same("purged", await world.session.purge(QUEUE, [State.READY, State.DONE]), 3)
     same("purged again", await world.session.purge(QUEUE, [State.READY, State.DONE]), 0)
-    left = dict.fromkeys((State.SCHEDULED, State.LEASED, State.DEAD, State.CANCELLED), 1)
+    left = {state: 1 for state in (State.SCHEDULED, State.LEASED, State.DEAD, State.CANCELLED) if state in world.states}
     same("left", await world.counts(), left)
     same("leased", await world.lease(), [])
     if world.session.capabilities.results != "none":
