@@ -1,7 +1,7 @@
 """The table of engines by capability, made from a run of the conformance suite.
 
-``python -m tests.brokers.engine_table`` starts private servers, examines every engine with all cases, and writes ``docs/reference/engines.md``.  A test
-compares that page with what the engines say of themselves.
+``python -m tests.brokers.engine_table`` starts private servers, examines every engine with all cases, and writes
+``docs/reference/engines.md``.  A test compares that page with what the engines say of themselves.
 """
 
 import re
