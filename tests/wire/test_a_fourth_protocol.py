@@ -250,6 +250,37 @@ async def test_a_supervised_body_raises_bare_and_is_cancelled_as_any(autojump_cl
     assert scope.cancelled_caught
 
 
+async def test_a_cancelled_body_is_served_until_its_end(autojump_clock, nursery):
+    servers = Servers()
+    with trio.move_on_after(1) as outer:
+        async with open_supervised(servers.dial) as supervisor:
+            nursery.start_soon(answer, servers.theirs)
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(deadline=trio.current_time() + 5, shield=True):
+                    await trio.sleep(2)
+                    assert await (await supervisor.connection()).ask(b"last words") == b"LAST WORDS"
+                    supervisor.current.link.lose("a bad moment")
+                    await supervisor.changed()
+                    again = await supervisor.connection()
+                    assert again.link.error is None
+    assert outer.cancelled_caught
+    assert again.link.error is not None
+
+
+async def test_an_opening_can_be_cancelled(autojump_clock):
+    @asynccontextmanager
+    async def dial():
+        await trio.sleep_forever()
+        yield
+
+    with trio.move_on_after(1) as scope:
+        async with open_supervised(dial):
+            pytest.fail("it was opened")
+    assert scope.cancelled_caught
+
+
 def test_pauses_double_are_jittered_and_bounded():
     assert [pause_before(n, 1.0) for n in range(7)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
     assert pause_before(10_000, 0.0) == 0.5

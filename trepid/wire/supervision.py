@@ -46,6 +46,7 @@ class Supervisor(Generic[C]):
         self._connection: C | None = None
         self._error = BrokerLostError("not connected yet")
         self._change = trio.Event()
+        self._scope = trio.CancelScope()
         self.losses = 0
         """How often the connection was lost."""
 
@@ -78,11 +79,15 @@ class Supervisor(Generic[C]):
         change.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, and connect again after every loss, until cancelled.
+        """Connect, and connect again after every loss, until dismissed; a cancellation ends it only while it begins.
 
         Raises:
           BrokerLostError, BrokerRefusedError: what the very first attempt raised; later ones are only tried again.
         """
+        with self._scope:
+            await self._run(task_status)
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
         attempt, started = 0, False
         while True:
             try:
@@ -91,6 +96,8 @@ class Supervisor(Generic[C]):
                     if not started:
                         started = True
                         task_status.started()
+                        # A block that is cancelled may have last words to say: it is served until its end.
+                        self._scope.shield = True
                     attempt = 0
                     try:
                         self._error = await connection.wait_lost()
@@ -103,6 +110,10 @@ class Supervisor(Generic[C]):
                 self._error = BrokerLostError(str(exc))
             await trio.sleep(pause_before(attempt, random.random()))  # noqa: S311 - no secret
             attempt += 1
+
+    def dismiss(self) -> None:
+        """Let go of the connection, and look for it no more."""
+        self._scope.cancel()
 
 
 @asynccontextmanager
@@ -123,4 +134,7 @@ async def open_supervised(
     supervisor = Supervisor(dial)
     async with open_household() as household:
         await household.start(supervisor.run)
-        yield supervisor
+        try:
+            yield supervisor
+        finally:
+            supervisor.dismiss()
