@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final, final
 
-import attrs
 import trio
 
 from trepid.brokers.nats.clock import Clock
-from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError
 from trepid.brokers.nats.names import PREFIX, Names
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.session import NatsSession
@@ -57,13 +56,15 @@ class NatsBroker(Broker):
             self._address = Address.parse(url)
             prefix = self._address.parameters.get("prefix", _PREFIX)
             replicas = self._address.parameters.get("replicas", "1")
-            if not PREFIX.fullmatch(prefix):
-                raise AddressError("a prefix is up to 32 letters, digits and _")
-            if replicas not in ("1", "3", "5"):
-                raise AddressError("there are 1, 3 or 5 replicas")
         except AddressError as exc:
             raise BrokerURLError(_masked(url), str(exc)) from None
+        if not PREFIX.fullmatch(prefix):
+            raise BrokerURLError(_masked(url), "a prefix is up to 32 letters, digits and _")
+        if replicas not in ("1", "3", "5"):
+            raise BrokerURLError(_masked(url), "there are 1, 3 or 5 replicas")
         self._topology = Topology(Names(prefix), int(replicas), ack_wait)
+        # One for all sessions: what each of them has learned of the server's time differs a little.
+        self._clock = Clock()
 
     def __str__(self) -> str:
         prefix = self._topology.names.prefix
@@ -81,24 +82,27 @@ class NatsBroker(Broker):
           BrokerLostError: if nobody is there.
           UnsupportedError: if a key signs us in, and nkeys is not installed.
         """
-        clock, dialler, names = Clock(), Dialler(self._address), self._topology.names
+        clock, dialler, names = self._clock, Dialler(self._address), self._topology.names
+
+        session: NatsSession | None = None
 
         @asynccontextmanager
         async def dial() -> AsyncGenerator[NatsConnection]:
             async with dialler.dial() as connection:
                 await self._examine(connection)
                 await clock.ask(connection, names)
-                yield connection
+                try:
+                    yield connection
+                finally:
+                    with trio.move_on_after(_CLOSE_WITHIN, shield=True):
+                        if session is not None and connection.link.error is None:
+                            await session.part_from(connection)
 
         async with open_supervised(dial) as supervisor, open_household() as household:
             connection = await supervisor.connection()
             office = Office(JetStream(supervisor), self._topology, clock, household)
             session = NatsSession(office, self._capabilities(connection))
-            try:
-                yield session
-            finally:
-                with trio.move_on_after(_CLOSE_WITHIN, shield=True):
-                    await session.close()
+            yield session
 
     async def _examine(self, connection: NatsConnection) -> None:
         """Complain about a server that cannot do what is needed."""

@@ -12,6 +12,7 @@ import trio
 
 from trepid.brokers.nats.names import LATER
 from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.parcel import Parcel, not_before
 from trepid.brokers.nats.pulling import Pull
 from trepid.brokers.nats.sorting import Sorter
 from trepid.errors import TrepidError
@@ -75,10 +76,21 @@ class Clerk:
             wait=wait,
             at_once=True,
         )
-        parcels = await pull.wait()
+        try:
+            parcels = await pull.wait()
+        except BaseException:
+            pull.abandon(self._declined)
+            raise
         if pull.unwell:
             self.gone = True
             self._wanted = -_IDLE
             return False
         await self._sorter.sort_all(parcels)
         return len(parcels) == _BATCH
+
+    def _declined(self, parcel: Parcel) -> bool:
+        """Leave a message to another clerk."""
+        connection = self._office.jetstream.current
+        if connection is not None and connection.link.error is None:
+            connection.say(parcel.message.reply, not_before(parcel.letter.due - self._office.clock.now()))
+        return True

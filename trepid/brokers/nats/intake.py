@@ -20,6 +20,7 @@ from trepid.errors import BrokerLostError, TrepidError
 from trepid.ports.messages import Delivery
 from trepid.rules import lifecycle
 from trepid.rules.life import Life
+from trepid.wire.nats.connection import NatsConnection
 
 _LONGEST_PULL: Final = 10.0
 """Seconds for which the server is asked to wait for a message; then it is asked again."""
@@ -70,6 +71,8 @@ class Intake:
 
         Cancellation: nothing is leased; what had come is given back.
         """
+        if limit < 1:
+            raise ValueError(f"limit must be 1 or more, not {limit}")
         asked = trio.current_time()
         unknown = await self._office.unknown(set(queues))
         self._turn += 1
@@ -276,13 +279,9 @@ class Intake:
         clerk.touch()
         return clerk
 
-    async def close(self) -> None:
-        """Let nothing more come, and give back what has come to nobody."""
+    async def part_from(self, connection: NatsConnection) -> None:
+        """Let nothing more come over a connection, and give back what has come to nobody; no questions asked."""
         self._closing = True
-        connection = self._office.jetstream.current
-        if connection is None:
-            await trio.lowlevel.checkpoint()
-            return
         for pull in self._pulls.values():
             pull.abandon(self._arrived)
         try:

@@ -36,17 +36,20 @@ def level(priority: int) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return text as one word of a subject: letters, digits, ``_``, ``:`` and ``-`` as they are, the rest as ``%2E``."""
+    """Return text as one word of a subject: letters, digits, ``_``, ``:`` and ``-`` as they are, the rest as ``=2E``.
+
+    Not with a ``%``: the server makes a format of the names of streams, and says nonsense then.
+    """
     if text.isascii() and text.replace("_", "").replace("-", "").replace(":", "").isalnum():
         return text
     raw = text.encode("utf-8", "surrogatepass")
-    return "".join(chr(byte) if _PLAIN.match(raw, at) else f"%{byte:02X}" for at, byte in enumerate(raw)) or "%"
+    return "".join(chr(byte) if _PLAIN.match(raw, at) else f"={byte:02X}" for at, byte in enumerate(raw)) or "="
 
 
 def unescaped(word: str) -> str:
     """Return the text that :func:`escaped` was given."""
-    raw = re.sub(rb"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode())
-    return "" if word == "%" else raw.decode("utf-8", "surrogatepass")
+    raw = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode())
+    return "" if word == "=" else raw.decode("utf-8", "surrogatepass")
 
 
 @final

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from typing import final
 
 import attrs
@@ -11,7 +10,7 @@ import trio
 
 from trepid.brokers.leasebook import LeaseBook
 from trepid.brokers.nats.clock import Clock
-from trepid.brokers.nats.jetstream import JetStream, deleting, next_of
+from trepid.brokers.nats.jetstream import JetStream
 from trepid.brokers.nats.moving import Mover
 from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import Parcel
@@ -95,23 +94,3 @@ class Office:
     def forgotten(self, queue: str) -> None:
         """A queue may not be there any more."""
         self._known.discard(queue)
-
-    # ---------------------------------------------------------------------------------------------- removing
-
-    async def discard(self, parcels: Sequence[Parcel]) -> list[bool]:
-        """Delete messages that were handed to us, and return for each whether it was there."""
-        return await self.jetstream.delete_all(
-            [deleting(self.names.stream(parcel.queue), parcel.seq) for parcel in parcels]
-        )
-
-    async def purge(self, queue: str, place: str, limit: int) -> int:
-        """Delete up to so many messages of a place from which nobody leases, and return how many there were."""
-        stream, subjects = self.names.stream(queue), self.names.subjects(queue, place)
-        removed = start = 0
-        while removed < limit:
-            (found,) = await self.jetstream.look_all([next_of(stream, subjects, start)])
-            if found is None:
-                break
-            start = found.seq + 1
-            removed += sum(await self.jetstream.delete_all([deleting(stream, found.seq)]))
-        return removed

@@ -107,7 +107,7 @@ class Pull:
         if scope.cancelled_caught:
             raise BrokerLostError(f"{self._connection.name}: no messages, and no word that there are none")
         if self.lost:
-            raise BrokerLostError(f"{self._connection.name}: the connection was lost")
+            raise self._connection.link.gone()
         parcels, self.parcels = self.parcels, []
         return parcels
 

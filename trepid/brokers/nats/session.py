@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import final
 
 import trio
 
-from trepid.brokers.nats import names as places
 from trepid.brokers.nats.graves import Graves
 from trepid.brokers.nats.intake import Intake
 from trepid.brokers.nats.jetstream import NO_STREAM, JetStreamError
@@ -16,8 +15,8 @@ from trepid.brokers.nats.looking import Looker
 from trepid.brokers.nats.names import LEVELS
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.publishing import Publisher
-from trepid.brokers.nats.pulling import Pull
 from trepid.brokers.nats.records import NatsRecords
+from trepid.brokers.nats.removing import Remover
 from trepid.brokers.nats.results import Results
 from trepid.brokers.nats.settling import Settler
 from trepid.errors import QueueBusyError, UnsupportedError
@@ -38,9 +37,7 @@ from trepid.ports.messages import (
 )
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
-
-_WAITING: Final = (State.READY, State.SCHEDULED)
-_BATCH: Final = 256
+from trepid.wire.nats.connection import NatsConnection
 
 
 @final
@@ -57,6 +54,7 @@ class NatsSession(Session):
         self._intake = Intake(office, self._keeper)
         self._graves = Graves(office)
         self._looker = Looker(office, self._results)
+        self._remover = Remover(office)
         self._records = NatsRecords(office)
         office.nursery.start_soon(self._keeper.beat, name="tell NATS what is worked on")
         office.nursery.start_soon(self._keeper.expire, name="end leases on NATS")
@@ -154,31 +152,11 @@ class NatsSession(Session):
         purged = 0
         if State.DEAD in states:
             purged += await self._graves.purge(queue, ids, limit)
-        if ids is None and any(state in states for state in _WAITING):
-            if not all(state in states for state in _WAITING):
-                raise UnsupportedError(
-                    "purging only what is ready or only what is scheduled", self._capabilities.engine
-                )
-            purged += await self._purge_waiting(queue, limit - purged)
-        elif ids and set(states) - {State.DEAD}:
-            raise UnsupportedError("purging by id what is not dead", self._capabilities.engine)
-        return purged
-
-    async def _purge_waiting(self, queue: str, limit: int) -> int:
-        """Delete what waits: it is taken as a worker takes it, and so never from under one."""
-        office, purged = self._office, 0
-        for place in (places.LATER, *LEVELS):
-            while purged < limit:
-                connection = await office.jetstream.connection()
-                asked = min(_BATCH, limit - purged)
-                stream = office.names.stream(queue)
-                pull = Pull(connection, stream, queue, place, asked, now=office.clock.now)
-                parcels = await pull.wait()
-                purged += sum(await office.discard(parcels))
-                if len(parcels) < asked:
-                    break
-            if place == places.LATER and purged < limit:
-                purged += await office.purge(queue, place, limit - purged)
+        waiting = frozenset(states) & {State.READY, State.SCHEDULED}
+        if waiting and ids is None:
+            purged += await self._remover.purge(queue, waiting, limit - purged)
+        elif waiting and ids:
+            raise UnsupportedError("purging by id what waits", self._capabilities.engine)
         return purged
 
     # --------------------------------------------------------------------------------------------------- looking
@@ -216,9 +194,9 @@ class NatsSession(Session):
 
     # --------------------------------------------------------------------------------------------------- closing
 
-    async def close(self) -> None:
-        """Give back what nobody has leased; waits for the server for a second at most.
+    async def part_from(self, connection: NatsConnection) -> None:
+        """Give back over a connection that is to be closed what nobody has leased.
 
         Leases that are still held are left to the server, which counts them as crashes when it takes them back.
         """
-        await self._intake.close()
+        await self._intake.part_from(connection)
