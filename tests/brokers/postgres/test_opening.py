@@ -45,7 +45,7 @@ async def test_a_wrong_password_is_refused_and_never_shown(guarded):
 
 
 async def test_a_database_that_is_not_there(postgres_server):
-    said = await refusal(PostgreSQLBroker(postgres_server.url.replace("/postgres", "/nowhere")))
+    said = await refusal(PostgreSQLBroker(postgres_server.url.rpartition("/")[0] + "/nowhere"))
     assert 'database "nowhere" does not exist' in said
 
 
