@@ -6,8 +6,11 @@ import time
 import pytest
 import trio
 
+from tests.brokers.rabbitmq import tools as rabbitmq_tools
+from tests.brokers.rabbitmq.promises import KEPT as RABBITMQ_KEEPS
 from trepid.brokers.memory import MemoryBroker
 from trepid.brokers.postgres import PostgreSQLBroker
+from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.testing.conformance import CASES, check_broker
@@ -73,3 +76,21 @@ async def test_postgres(name, postgres_server):
     conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.1)
     if not conformance.passed:
         assert "records=False" in conformance.unsupported[name], "PostgreSQL supports everything else"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_rabbitmq(name, rabbitmq_server):
+    urls = []
+
+    def make_broker():
+        urls.append(rabbitmq_tools.new_url(rabbitmq_server.url))
+        return RabbitMQBroker(urls[-1])
+
+    try:
+        conformance = await check_broker(make_broker, cases=[name], tick=0.3)
+    finally:
+        await rabbitmq_tools.demolish(*dict.fromkeys(urls))
+    if name in RABBITMQ_KEEPS:
+        assert conformance.passed == (name,), f"RabbitMQ can do it, and says otherwise: {conformance.unsupported}"
+    else:
+        assert set(conformance.unsupported) == {name}, "RabbitMQ can do what it does not claim: see promises.py"

@@ -76,6 +76,7 @@ class Tap:
         self._numbers = 0
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
+        channel.late = self._came
 
     @property
     def listening(self) -> bool:

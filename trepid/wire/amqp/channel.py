@@ -117,6 +117,7 @@ class Channel:
       error: why it is closed, once it is.
       lost: called once when it is closed, unless we closed it ourselves.
       cancelled: called with the tag of a consumer that the server has ended.
+      late: takes messages for consumers that have ended; without it they go back to their queue.
     """
 
     def __init__(self, carrier: Carrier, number: int) -> None:
@@ -124,6 +125,7 @@ class Channel:
         self.error: Exception | None = None
         self.lost: Callable[[Exception], None] | None = None
         self.cancelled: Callable[[str], None] | None = None
+        self.late: Take | None = None
         self._carrier = carrier
         self._asked: deque[Reply[Any]] = deque()
         self._takers: deque[Take] = deque()
@@ -396,8 +398,9 @@ class Channel:
                 return
 
     def _unwanted(self, message: Delivered) -> None:
-        # For a consumer that was cancelled: back to the queue.
-        if self.error is None and message.tag:
+        if self.late is not None:
+            self.late(message)
+        elif self.error is None and message.tag:
             self.nack(message.tag)
 
     # ------------------------------------------------------------------------------------------------- ending
