@@ -1,0 +1,77 @@
+"""``trepid migrate``: the tables of a PostgreSQL broker, as their owner brings them up to date."""
+
+import json
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import on_broker
+from trepid.brokers.postgres import schema
+
+
+@pytest.fixture
+def empty(postgres_server):
+    return postgres_server.new_database()
+
+
+def test_a_new_database_gets_its_tables(run, empty):
+    found = run("migrate", "--broker", empty, "--check")
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert f"version none, and {schema.VERSION} is needed" in found.stderr
+    done = run("migrate", "--broker", empty)
+    assert (done.exit_code, done.stdout.rpartition(": ")[2]) == (0, f"version {schema.VERSION}, was none\n")
+    again = run("migrate", "--broker", empty, "--check")
+    assert again.exit_code == 0
+    assert "up to date" in again.stdout
+    told = json.loads(run("migrate", "--broker", empty, "--json").stdout)
+    assert (told["found"], told["needed"], told["changed"]) == (schema.VERSION, schema.VERSION, False)
+
+
+def test_the_sql_does_the_same(run, empty, postgres_server):
+    sql = run("migrate", "--broker", f"{empty}?schema=mine", "--sql")
+    assert sql.exit_code == 0
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute(sql.stdout.encode())
+    assert "up to date" in run("migrate", "--broker", f"{empty}?schema=mine", "--check").stdout
+    on_broker(f"{empty}?schema=mine", lambda connection: connection.declare("default"))
+
+
+def test_the_sql_is_told_without_a_server(run, ground):
+    sql = run("migrate", "--broker", f"postgresql://127.0.0.1:{ground.free_port()}/x", "--sql")
+    assert sql.exit_code == 0
+    assert sql.stdout.startswith('BEGIN;\nCREATE SCHEMA IF NOT EXISTS "trepid";')
+
+
+def test_a_newer_schema_is_left_alone(run, empty):
+    run("migrate", "--broker", empty)
+    with psycopg.connect(empty) as connection:
+        connection.execute("UPDATE trepid.meta SET version = 99")
+    refused = run("migrate", "--broker", empty)
+    assert refused.exit_code == 3
+    assert "upgrade Trepid" in refused.stderr
+
+
+def test_nobody_is_there(run, ground):
+    lost = run("migrate", "--broker", f"postgresql://u:hunter2@127.0.0.1:{ground.free_port()}/x")
+    assert lost.exit_code == 3
+    assert "hunter2" not in lost.stderr
+
+
+@pytest.mark.parametrize("broker", ["sqlite:jobs.db", "memory:"])
+def test_others_have_nothing_to_migrate(run, place, broker):
+    refused = run("migrate", "--broker", broker)
+    assert refused.exit_code == 2
+    assert "nothing to migrate" in refused.stderr
+
+
+def test_what_is_older_is_migrated_step_by_step(monkeypatch, empty, run):
+    run("migrate", "--broker", empty)
+    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", {1: ("CREATE TABLE @.novelty (id integer)",)})
+    refused = run("queues", "--broker", empty)
+    assert refused.exit_code == 3
+    assert "trepid migrate" in refused.stderr
+    assert "version 2, was 1" in run("migrate", "--broker", empty).stdout
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT count(*) FROM trepid.novelty").fetchone() == (0,)
+    assert isinstance(on_broker(empty, lambda connection: connection.queues()), list)
