@@ -64,7 +64,7 @@ def test_no_broker_is_named(words, run, place):
     [
         ("jobs.db", 2, "no scheme"),
         ("ftp://joe:hunter2@host/jobs?password=hunter2", 2, "unknown scheme 'ftp'"),
-        ("redis://joe:hunter2@host/0", 2, "does not support redis: brokers"),
+        ("redis://joe:hunter2@127.0.0.1:1/0", 3, "redis://127.0.0.1:1: nobody answers there"),
         ("sqlite:missing.db", 3, "there is no such file"),
         ("sqlite:nowhere/jobs.db", 3, "there is no such file"),
         ("sqlite:shop.py", 3, "this is not an SQLite database"),

@@ -209,7 +209,7 @@ def test_resources_that_cannot_be_had(url, place):
     ("words", "code", "error"),
     [
         (["shup"], 2, "there is no module 'shup'"),
-        (["shop", "--broker", "redis://joe:hunter2@host"], 2, "does not support redis"),
+        (["shop", "--broker", "redis://joe:hunter2@127.0.0.1:1"], 3, "redis://127.0.0.1:1: nobody answers there"),
         (["shop", "--broker", "sqlite:nowhere/jobs.db"], 3, "nowhere' does not exist; create it first"),
         (["shop", "--broker", "sqlite:shop.py"], 3, "this is not an SQLite database"),
     ],

@@ -1,5 +1,8 @@
 """From a URL to a connection; what cannot be opened says why, and never shows a password."""
 
+import subprocess
+import sys
+
 import pytest
 import trio
 
@@ -77,7 +80,7 @@ def test_no_error_shows_a_password(url):
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
-        ("jobs.db", "no scheme; write memory: or sqlite:jobs.db"),
+        ("jobs.db", "no scheme; write sqlite:jobs.db, memory:"),
         ("", "no scheme"),
         ("sqlite:", "the path of the file is missing"),
         ("memory:x", "nothing after the colon"),
@@ -115,3 +118,22 @@ async def test_the_bodys_exception_comes_out_bare(tmp_path, error, engine):
             await trio.lowlevel.checkpoint()
             raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "extra"),
+    [
+        ("redis://host", "hiredis", "redis"),
+        ("postgresql://host", "psycopg", "postgres"),
+        ("amqp://host", "pamqp", "rabbitmq"),
+    ],
+)
+def test_a_missing_library_names_its_extra(url, library, extra):
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "import trepid\n"
+        f"try: trepid.open_connection({url!r})\n"
+        "except trepid.UnsupportedError as exc: print(exc)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert f"pip install 'trepid[{extra}]'" in done.stdout

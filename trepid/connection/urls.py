@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 from trepid.errors import BrokerURLError, UnsupportedError
@@ -28,34 +29,39 @@ def _sqlite(url: str, rest: str) -> Broker:
     return SQLiteBroker(rest)
 
 
-def _postgresql(url: str, rest: str) -> Broker:  # noqa: ARG001 - libpq wants the whole URL
-    try:
+def _postgresql(url: str, _: str) -> Broker:
+    with _installed("postgres"):
         from trepid.brokers.postgres import PostgreSQLBroker
-    except ImportError as exc:
-        raise UnsupportedError("postgresql:", "this installation", f"pip install 'trepid[postgres]' ({exc})") from exc
     return PostgreSQLBroker(url)
 
 
-def _redis(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
-    try:
+def _redis(url: str, _: str) -> Broker:
+    with _installed("redis"):
         from trepid.brokers.redis import RedisBroker
-    except ImportError as exc:
-        raise UnsupportedError("redis:", "this installation", f"pip install 'trepid[redis]' ({exc})") from exc
     return RedisBroker(url)
 
 
-def _amqp(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
-    try:
+def _amqp(url: str, _: str) -> Broker:
+    with _installed("rabbitmq"):
         from trepid.brokers.rabbitmq import RabbitMQBroker
-    except ImportError as exc:
-        raise UnsupportedError("amqp:", "this installation", f"pip install 'trepid[rabbitmq]' ({exc})") from exc
     return RabbitMQBroker(url)
 
 
-def _nats(url: str, rest: str) -> Broker:  # noqa: ARG001 - the scheme says what the rest means
-    from trepid.brokers.nats import NatsBroker
-
+def _nats(url: str, _: str) -> Broker:
+    with _installed("nats"):
+        from trepid.brokers.nats import NatsBroker
     return NatsBroker(url)
+
+
+@contextmanager
+def _installed(extra: str) -> Generator[None]:
+    """Turn the lack of a library into an error that names the extra which brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name is None or exc.name.startswith("trepid"):
+            raise
+        raise UnsupportedError(f"{extra} brokers", "this installation", f"pip install 'trepid[{extra}]'") from exc
 
 
 _REDIS: Final = ("redis", "rediss", "unix", "redis+unix", "redis+sentinel", "rediss+sentinel", "redis+cluster")
@@ -63,12 +69,12 @@ _REDIS: Final = ("redis", "rediss", "unix", "redis+unix", "redis+sentinel", "red
 _ENGINES: Final[Mapping[str, Callable[[str, str], Broker]]] = {
     "memory": _memory,
     "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "postgres": _postgresql,
+    **dict.fromkeys((*_REDIS, "rediss+cluster"), _redis),
+    **dict.fromkeys(("postgresql", "postgres"), _postgresql),
     **dict.fromkeys(("amqp", "amqps"), _amqp),
     **dict.fromkeys(("nats", "tls"), _nats),
-    **dict.fromkeys((*_REDIS, "rediss+cluster"), _redis),
 }
+_EXAMPLES: Final = "sqlite:jobs.db, memory:, redis://, postgresql://, amqp:// or nats://"
 
 
 def broker_at(url: str) -> Broker:
@@ -76,19 +82,19 @@ def broker_at(url: str) -> Broker:
 
     Raises:
       BrokerURLError: if the URL has no known scheme, or says too little.
-      UnsupportedError: if this version has no such engine.
+      UnsupportedError: if what the engine needs is not installed.
     """
     if not isinstance(url, str):
         raise TypeError(f"a broker is a URL or a trepid.Broker, not {type(url).__name__}")
     found = _SCHEME.fullmatch(url)
     # Without the slashes, what stands before the colon of user:password@host is no scheme, and nobody's business.
     if found is None or ("@" in found[2] and found[2][:2] != "//" and found[1].lower() not in _ENGINES):
-        raise BrokerURLError(without_secrets(url), "no scheme; write memory: or sqlite:jobs.db")
+        raise BrokerURLError(without_secrets(url), f"no scheme; write {_EXAMPLES}")
     scheme, rest = found[1].lower(), found[2]
     engine = _ENGINES.get(scheme)
     if engine is not None:
         return engine(url, rest)
-    raise BrokerURLError(without_secrets(url), f"unknown scheme {scheme!r}; known are memory: and sqlite:")
+    raise BrokerURLError(without_secrets(url), f"unknown scheme {scheme!r}; write {_EXAMPLES}")
 
 
 def without_secrets(url: str) -> str:
