@@ -52,7 +52,8 @@ def own(kind):
 redis_server = shared(Redis)
 postgres_server = shared(Postgres, durable=False)
 rabbitmq_server = shared(RabbitMQ)
-nats_server = shared(Nats)
+# A message of 1 MiB and its headers are more than a server takes unless it is told to.
+nats_server = shared(Nats, options={"max_payload": "4MB"})
 
 own_redis = own(Redis)
 own_postgres = own(Postgres)

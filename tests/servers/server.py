@@ -149,12 +149,14 @@ class Server:
     def pause(self):
         """Freeze the server (SIGSTOP): its connections stay open, and nothing is answered."""
         for pid in self.processes():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # a child may have ended by itself
+                os.kill(pid, signal.SIGSTOP)
 
     def resume(self):
         """Let a frozen server go on."""
         for pid in reversed(self.processes()):
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def signal(self, number):
         """Send the server's process a signal."""
