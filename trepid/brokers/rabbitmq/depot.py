@@ -95,6 +95,7 @@ class Depot:
     def stir(self) -> None:
         """Let everybody look again who waits."""
         self.stirred.set()
+        self._work.set()
 
     def to_wait(self) -> trio.Event:
         """Return the event to wait for after a look that found nothing; no checkpoint may be in between."""
@@ -120,7 +121,6 @@ class Depot:
             self._soon(Move(item, papers, SCHEDULED, papers.due - now, self._tried))
         else:
             tap.stock.add(item, now)
-            self._work.set()
             self.stir()
 
     def _bury_foreign(self, tap: Tap, message: Delivered, now: float) -> None:
@@ -263,13 +263,14 @@ class Depot:
             self._follow(lease.message, lifecycle.elapse(lease.life, now), now, lease)
         moments = [self.book.next_end() or math.inf]
         for tap in self.taps.values():
-            if not tap.callers and (tap.stock or tap.listening):
+            if not tap.callers and (len(tap.stock) or not tap.quiet):
                 idle = trio.current_time() - tap.asked
-                if idle >= _PATIENCE:
-                    tap.hush()
-                    self._moves += [self._back(item) for item in tap.stock.clear()]
-                else:
+                if idle < _PATIENCE:
                     moments.append(now + _PATIENCE - idle)
+                elif not tap.quiet:
+                    tap.hush()  # and its end is noticed
+                else:
+                    self._moves += [self._back(item) for item in tap.stock.clear()]
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
                 if due <= now:
@@ -295,6 +296,9 @@ class Depot:
         """Return the stock, uncounted, to where others find it; the session is about to close."""
         for tap in self.taps.values():
             tap.hush()
+        while not all(tap.quiet for tap in self.taps.values()):
+            self._work = trio.Event()
+            await self._work.wait()
         for tap in self.taps.values():
             self._moves += [self._back(item) for item in tap.stock.clear()]
         if self._moves:

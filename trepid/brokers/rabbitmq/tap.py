@@ -72,8 +72,9 @@ class Tap:
         self.asked = trio.current_time()
         self._names = names
         self._basin = basin
-        self._consumers: dict[str, _Consumer] = {}
+        self._consumers: dict[str, list[_Consumer]] = {level: [] for level in LEVELS}
         self._numbers = 0
+        self._ending = 0
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
         channel.late = self._came
@@ -81,7 +82,12 @@ class Tap:
     @property
     def listening(self) -> bool:
         """Whether the server pushes messages of all levels."""
-        return len(self._consumers) == len(LEVELS)
+        return all(self._consumers.values())
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the server pushes nothing, and nothing that it has pushed is still to come."""
+        return not self._ending and not any(self._consumers.values())
 
     # ------------------------------------------------------------------------------------------------- drawing
 
@@ -108,49 +114,52 @@ class Tap:
         """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
         window = min(len(self.drawn) - len(self.stock) + wanted, _WIDEST)
         for level in LEVELS:
-            consumer = self._consumers.get(level)
-            if consumer is not None and (consumer.window >= window or not consumer.opened):
+            there = sum(consumer.window for consumer in self._consumers[level])
+            if there >= window:
                 continue
-            # A window holds from its beginning to its end; for a wider one, there must be another consumer.
-            self._hush(level)
+            # A window holds from its beginning to its end, and RabbitMQ 3.10 mislays for seconds what is under way to
+            # a consumer that ends.  So there will be one more, at least as wide as all before it: they stay few.
             self._numbers += 1
-            self._consumers[level] = consumer = _Consumer(f"{level}-{self._numbers}", window)
+            consumer = _Consumer(f"{level}-{self._numbers}", min(max(window - there, there), _WIDEST))
+            self._consumers[level].append(consumer)
             self.channel.consume(
                 self._names.ready(self.queue, level),
                 consumer.tag,
                 self._came,
-                prefetch=window,
+                prefetch=consumer.window,
                 opened=partial(self._opened, consumer),
             )
 
     def hush(self) -> None:
         """Let the server push nothing more.  Never waits; what is under way still comes."""
-        for level in LEVELS:
-            self._hush(level)
-
-    def _hush(self, level: str) -> None:
-        consumer = self._consumers.pop(level, None)
-        if consumer is None:
-            return
-        if consumer.opened:
-            self._cancel(consumer)
-        else:
-            consumer.unwanted = True
+        for consumers in self._consumers.values():
+            for consumer in consumers:
+                if consumer.opened:
+                    self._cancel(consumer)
+                elif not consumer.unwanted:
+                    consumer.unwanted = True
+                    self._ending += 1
+            consumers.clear()
 
     def _opened(self, consumer: _Consumer) -> None:
         consumer.opened = True
         if consumer.unwanted:
+            self._ending -= 1
             self._cancel(consumer)
-        elif consumer.window < len(self.drawn) - len(self.stock) + self.waiting:
-            self._basin.stir()  # more are wanted by now
 
     def _cancel(self, consumer: _Consumer) -> None:
         if self.channel.error is None:
-            self.channel.cancel(consumer.tag)
+            self._ending += 1
+            self.channel.cancel(consumer.tag, self._closed)
+
+    def _closed(self) -> None:
+        self._ending -= 1
+        self._basin.stir()
 
     def _cancelled(self, tag: str) -> None:
         # The queue is gone, or its leader has changed; whoever waits will ask again.
-        self._consumers = {level: each for level, each in self._consumers.items() if each.tag != tag}
+        for consumers in self._consumers.values():
+            consumers[:] = [consumer for consumer in consumers if consumer.tag != tag]
         self._basin.stir()
 
     def _came(self, message: Delivered) -> None:

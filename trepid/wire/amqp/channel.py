@@ -131,7 +131,7 @@ class Channel:
         self._takers: deque[Take] = deque()
         self._consumers: dict[str, Take] = {}
         self._of_consumers: dict[str, Reply[Any]] = {}
-        self._opened: dict[str, Callable[[], None]] = {}
+        self._noticed: dict[str, Callable[[], None]] = {}
         self._pending: dict[int, _Pending] = {}
         self._published = 0
         self._coming: Delivered | None = None
@@ -251,16 +251,18 @@ class Channel:
         self.ask(commands.Basic.Qos(prefetch_count=min(prefetch, 65_535)))
         self._consumers[tag] = take
         if opened is not None:
-            self._opened[tag] = opened
+            self._noticed[tag] = opened
         self.tell(commands.Basic.Consume(queue=queue, consumer_tag=tag, arguments=dict(arguments or {})))
         return self._expect(tag)
 
-    def cancel(self, tag: str) -> Reply[Any]:
-        """End a consumer; messages that are under way are still handed over.
+    def cancel(self, tag: str, closed: Callable[[], None] | None = None) -> Reply[Any]:
+        """End a consumer; until it is *closed*, messages may still come.
 
         Raises:
           ChannelClosedError, BrokerLostError: as :meth:`ask`.
         """
+        if closed is not None:
+            self._noticed[tag] = closed
         self.tell(commands.Basic.Cancel(consumer_tag=tag))
         return self._expect(tag)
 
@@ -358,8 +360,6 @@ class Channel:
                     asked.set(method)
             case commands.Basic.ConsumeOk():
                 self._answered(method)
-                if (opened := self._opened.pop(str(method.consumer_tag), None)) is not None:
-                    opened()
             case commands.Basic.CancelOk():
                 self._consumers.pop(str(method.consumer_tag), None)
                 self._answered(method)
@@ -371,6 +371,8 @@ class Channel:
         if reply is None:
             raise ProtocolError("an answer about a consumer that nobody asked about")
         reply.set(method)
+        if (then := self._noticed.pop(str(method.consumer_tag), None)) is not None:
+            then()
 
     def _confirmed(self, tag: int, multiple: bool, *, refused: bool) -> None:  # noqa: FBT001 - as it is read
         pending = self._pending

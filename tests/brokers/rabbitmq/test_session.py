@@ -1,0 +1,309 @@
+"""The RabbitMQ engine on a healthy server: what the conformance suite does not ask."""
+
+from functools import partial
+
+import pytest
+import trio
+from msgspec.structs import replace
+
+import trepid
+from tests.brokers.rabbitmq.tools import OOPS, new_url, opened, publication, put, settle, take
+from trepid.brokers.rabbitmq import RabbitMQBroker
+from trepid.brokers.rabbitmq.topology import RUNG, steps
+from trepid.errors import BrokerRefusedError, UnsupportedError
+from trepid.ports.messages import Settlement
+from trepid.rules.life import State
+from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned
+from trepid.testing.conformance import CASES
+from trepid.testing.conformance.cancellation import cancelled_at
+from trepid.testing.conformance.world import open_world
+
+pytestmark = pytest.mark.usefixtures("rabbitmq_server")
+DONE = Done(b"1", 60)
+
+
+@pytest.fixture
+def url(rabbitmq_server):
+    return new_url(rabbitmq_server.url)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "an_extension_never_revives",
+        "a_token_of_nobody_is_refused",
+        "the_first_late_settlement_finds_an_expired_lease",
+        "follow_ups_come_with_the_settlement",
+    ],
+)
+async def test_within_one_session_a_lease_is_fenced(name, url):
+    """The engine claims less, because other sessions know nothing of a lease; this one does."""
+    (case,) = [case for case in CASES if case.name == name]
+    urls = []
+
+    def make():
+        urls.append(f"{url}.{len(urls)}")
+        return RabbitMQBroker(urls[-1])
+
+    from tests.brokers.rabbitmq.tools import demolish
+
+    with trio.fail_after(60) as scope:
+        async with open_world(make, trio.sleep, 0.3, scope) as world:
+            await case.run(world)
+        await demolish(*urls)
+
+
+async def test_a_delay_of_thirty_days_is_stored_and_takes_its_way_down(url):
+    async with opened(url) as session:
+        assert await put(session, "later", delay=30 * 86_400.0) == ["accepted"]
+        assert await take(session, wait=0) == []
+        way = steps(30 * 86_400.0)
+        assert sum(RUNG * 2**step for step in way) == 30 * 86_400.0
+        lines = await session._supervisor.connection()
+        waiting = {}
+        for step in way:
+            name = lines.names.wait(step)
+            from pamqp import commands
+
+            answer = await lines.apart(partial(_call, commands.Queue.Declare(queue=name, passive=True)))
+            waiting[step] = answer.message_count
+        assert waiting == {step: int(step == way[0]) for step in way}, "it waits at the first of its steps"
+
+
+async def _call(method, channel):
+    return await channel.call(method)
+
+
+async def test_delays_come_down_the_ladder_never_early_and_soon(url):
+    async with opened(url) as session:
+        delays = [0.05, 0.3, 0.8, 1.1, 1.7, 2.3]
+        for number, delay in enumerate(delays):
+            await put(session, f"m{number}", delay=delay)
+        got = []
+        with trio.fail_after(15):
+            while len(got) < len(delays):
+                got += await take(session)
+        assert [each.id for each in got] == [f"m{number}" for number in range(len(delays))]
+        late = [each.leased - each.due for each in got]
+        assert min(late) >= 0
+        assert max(late) < 2
+
+
+async def test_what_was_pushed_and_not_leased_is_given_back_uncounted(url):
+    """A worker whose slots are full keeps nothing from others."""
+    async with opened(url) as session, RabbitMQBroker(url).open() as other:
+        async with trio.open_nursery() as nursery:
+            got = []
+
+            async def lease(limit):
+                got.extend(await take(session, limit))
+
+            nursery.start_soon(lease, 50)
+            await trio.sleep(0.3)
+            await put(session, *(f"m{number}" for number in range(40)))
+        await trio.sleep(0.1)
+        rest = len(session._depot.taps["q"].stock)
+        assert len(got) + rest == 40
+        # Whatever waits here unasked for is given back after a while, and then it is there for others.
+        for delivery in got:
+            await settle(session, delivery, Returned())
+        again = []
+        with trio.fail_after(10):
+            while len(again) < 40:
+                again += await take(other, 100, owner="other")
+        assert {each.id for each in again} == {f"m{number}" for number in range(40)}
+        assert {(each.crashes, each.failures) for each in again} == {(0, 0)}
+        for each in again:
+            assert await settle(other, each, DONE) == "applied"
+
+
+async def test_urgent_messages_come_first_where_one_fetches(url):
+    async with opened(url) as session:
+        for number, priority in enumerate((0, 5, 9, 5, 0, 9)):
+            await put(session, f"m{number}", priority=priority)
+        assert [each.id for each in await take(session, 6)] == ["m2", "m5", "m1", "m3", "m0", "m4"]
+
+
+async def test_a_large_payload_is_cut_into_frames(url):
+    async with opened(url) as session:
+        payload = bytes(range(256)) * 4096
+        await put(session, "large", payload=payload)
+        (delivery,) = await take(session)
+        assert delivery.payload == payload
+
+
+async def test_a_long_history_keeps_the_latest_errors(url):
+    async with opened(url) as session:
+        await put(session)
+        for number in range(8):
+            (delivery,) = await take(session)
+            error = Failure("ValueError", f"no. {number}", "x" * 16_000)
+            assert await settle(session, delivery, Failed(error, delay=0)) == "applied"
+        (delivery,) = await take(session)
+        assert delivery.failures == 8
+        (lease,) = session._depot.book.leases()
+        kept = [error.message for error in lease.message.passport.errors]
+        assert kept == [f"no. {number}" for number in range(8 - len(kept), 8)]
+        assert len(kept) >= 3
+
+
+async def test_a_message_that_is_not_ours_is_buried(url):
+    from trepid.wire.amqp import Batch
+    from trepid.wire.reply import Reply
+
+    async with opened(url) as session:
+        lines = await session._supervisor.connection()
+        through = Reply()
+        batch = Batch(lambda batch, error: through.set(error))
+        lines.out.publish(("", lines.names.ready("q", "medium")), b"\x10\x00\x02", b"foreign", batch, 0)
+        batch.seal()
+        assert await through.wait() is None
+        await put(session, "ours")
+        assert [each.id for each in await take(session)] == ["ours"]
+        with trio.fail_after(5):
+            while (await session.stats("q")).dead != 1:
+                await trio.sleep(0.02)
+
+
+async def test_dead_letters_come_back_and_can_be_purged(url):
+    async with opened(url) as session:
+        await put(session, "a", "b", "c")
+        for delivery in await take(session):
+            await settle(session, delivery, Buried(OOPS))
+        assert (await session.stats("q")).dead == 3
+        assert await session.purge("q", [State.DEAD], ["b"]) == 1
+        assert await session.requeue("q") == 2
+        assert sorted(each.id for each in await take(session)) == ["a", "c"]
+        assert await session.purge("q", [State.DEAD]) == 0
+
+
+async def test_a_cancelled_operation_leaves_the_next_its_own_answer(url):
+    async with opened(url) as session:
+        for moment in range(12):
+            batch = [publication(f"m{moment}"), publication(f"n{moment}")]
+            await cancelled_at(moment, partial(session.publish, batch))
+            nowhere = await session.publish([publication("x", queue="nowhere")])
+            assert [each.outcome.value for each in nowhere] == ["no queue"]
+            assert await put(session, f"after{moment}") == ["accepted"]
+        got = []
+        while more := await take(session, 100, wait=0.3):
+            got += more
+        assert {f"after{moment}" for moment in range(12)} <= {each.id for each in got}
+        for moment, delivery in enumerate(got[:12]):
+            _, _ = await cancelled_at(moment, partial(settle, session, delivery, DONE))
+            # Whether it was sent or not: repeated, it is applied once, and then recognised.
+            assert await settle(session, delivery, DONE) in ("applied", "repeated")
+            assert await settle(session, delivery, DONE) == "repeated"
+        assert await take(session, 100, wait=0) == []
+
+
+async def test_a_lease_call_that_is_cancelled_loses_no_message(url):
+    async with opened(url) as session:
+        for moment in range(12):
+            await put(session, "m")
+            got = []
+
+            async def lease(got=got):
+                got.extend(await take(session, 1, wait=3))
+
+            await cancelled_at(moment, lease)
+            got = got or await take(session)
+            assert [each.id for each in got] == ["m"], moment
+            assert await settle(session, got[0], DONE) == "applied"
+
+
+async def test_settlements_of_one_batch_are_answered_in_order(url):
+    async with opened(url) as session:
+        await put(session, *(f"m{number}" for number in range(20)))
+        got = await take(session, 20)
+        verdicts = [DONE, Failed(OOPS, delay=60), Failed(OOPS), Returned()]
+        batch = [Settlement(each.ref, verdicts[number % 4]) for number, each in enumerate(got)]
+        batch.insert(5, Settlement(replace(got[0].ref, token=(1, 1)), DONE))
+        replies = [each.value for each in await session.settle(batch)]
+        assert replies == ["applied"] * 5 + ["superseded"] + ["applied"] * 15
+        stats = await session.stats("q")
+        assert (stats.ready, stats.leased, stats.dead) == (5, 0, 5)
+
+
+async def test_a_queue_that_was_deleted_elsewhere_takes_nothing(url):
+    async with opened(url) as session, RabbitMQBroker(url).open() as other:
+        await put(other, "kept")
+        await session.delete("q")
+        assert await put(other, "lost") == ["no queue"]
+        assert await take(other, wait=0) == []
+        await session.declare(["q"])
+        assert await put(other, "again") == ["accepted"]
+        assert [each.id for each in await take(other)] == ["again"]
+
+
+async def test_who_waits_for_a_queue_that_is_declared_later_gets_its_messages(url):
+    async with opened(url) as session, RabbitMQBroker(url).open() as other, trio.open_nursery() as nursery:
+        got = []
+
+        async def lease():
+            got.extend(await take(session, queues=["later"], wait=10))
+
+        nursery.start_soon(lease)
+        await trio.sleep(0.2)
+        await other.declare(["later"])
+        await put(other, "m", queue="later")
+        with trio.fail_after(5):
+            while not got:
+                await trio.sleep(0.01)
+
+
+async def test_what_is_lacking_names_the_way_out(url):
+    async with opened(url) as session:
+        with pytest.raises(UnsupportedError, match="results='redis"):
+            await session.result("q", "m")
+        with pytest.raises(UnsupportedError, match="results='redis"):
+            await session.cancel("q", ["m"], "no")
+        with pytest.raises(UnsupportedError, match="results='redis"):
+            await session.publish([publication(unique=trepid.Unique("k"))])
+        with pytest.raises(UnsupportedError, match="ladder"):
+            await session.purge("q", [State.READY, State.SCHEDULED])
+
+
+async def test_proof_and_name_say_no_password(url):
+    broker = RabbitMQBroker(url)
+    assert "guest" not in str(broker)
+    assert "guest" not in repr(broker)
+    async with opened(url) as session:
+        assert "quorum" in session.capabilities.durability_proof
+        assert session.capabilities.engine.startswith("RabbitMQ 3.")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [(("guest:guest", "guest:wrong"), "403"), (("?", "/nowhere?"), "530")],
+)
+async def test_a_server_that_does_not_want_us_is_told_from_one_that_is_away(url, change, complaint):
+    with pytest.raises(BrokerRefusedError, match=complaint) as caught:
+        async with RabbitMQBroker(url.replace(*change)).open():
+            pytest.fail("it was opened")
+    assert "wrong" not in str(caught.value)
+    assert "guest" not in str(caught.value)
+
+
+async def test_a_worker_runs_jobs(url):
+    done = []
+
+    async def greet(name):
+        done.append(name)
+        if name == "again" and done.count(name) < 3:
+            raise ValueError(name)
+
+    actor = trepid.Actor(greet, retries=3, retry_policy=lambda number: 0.1)
+    try:
+        async with trepid.open_connection(url) as connection:
+            await connection.declare("default")
+            await connection.enqueue_many([actor.job(f"n{number}") for number in range(100)])
+            await connection.enqueue(actor.job("again"))
+            with trio.fail_after(30):
+                report = await trepid.Worker(actor, messages_limit=103, lease=5).run(connection)
+        assert report.processed == 103
+        assert sorted(done) == sorted([*(f"n{number}" for number in range(100)), *["again"] * 3])
+    finally:
+        from tests.brokers.rabbitmq.tools import demolish
+
+        await demolish(url)
