@@ -17,6 +17,7 @@ from trepid.rules.publishing import Plan, Published, Publishing, PublishToken, p
 
 _REFUSALS: Final = (Publishing.NO_QUEUE, Publishing.CONFLICT)
 _ATTEMPTS: Final = 8
+_MOST_TOGETHER: Final = 2000
 
 
 def publish(tx: Transaction, batch: Sequence[Publication]) -> list[Published]:
@@ -35,6 +36,15 @@ def publish(tx: Transaction, batch: Sequence[Publication]) -> list[Published]:
         tx.run("ROLLBACK TO publishing")
         tx.run("RELEASE publishing")
     raise BrokerBusyError("others publish the same ids, or unique keys, all the time; nothing was stored")
+
+
+def publish_together(tx: Transaction, requests: Sequence[tuple[Sequence[Publication]]]) -> list[list[Published]] | None:
+    """Store the messages of several callers if nothing stands against any of them; else each is for himself."""
+    batches = [batch for (batch,) in requests]
+    items = [item for batch in batches for item in batch]
+    if len(items) > _MOST_TOGETHER or not items or not _all_new(tx, items):
+        return None
+    return [[Published(Publishing.ACCEPTED, item.id) for item in batch] for batch in batches]
 
 
 def _all_new(tx: Transaction, batch: Sequence[Publication]) -> bool:

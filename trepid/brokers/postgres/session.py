@@ -15,7 +15,7 @@ from trepid.brokers.postgres.connected import Clock
 from trepid.brokers.postgres.doorbell import Doorbell
 from trepid.brokers.postgres.engine import Reader, Writer
 from trepid.brokers.postgres.looking import Reading
-from trepid.brokers.postgres.publishing import publish
+from trepid.brokers.postgres.publishing import publish, publish_together
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
 from trepid.brokers.sql.tally import Statistics
@@ -74,7 +74,9 @@ class PostgreSQLSession(Session):
         self._bell = Doorbell(address, self._waiting.tell)
         self._writer_engine = Writer(address, self._clock, self._bell.ring)
         self._reader_engine = Reader(address, self._clock)
-        self._writer = OwnerThread[Transaction](self._writer_engine, "trepid writes", tell=self._waiting.tell)
+        self._writer = OwnerThread[Transaction](
+            self._writer_engine, "trepid writes", tell=self._waiting.tell, together={publish: publish_together}
+        )
         self._reader = OwnerThread[Reading](self._reader_engine, "trepid reads", abandon=True)
         self._turns = [0]
         self._capabilities: Capabilities
@@ -182,12 +184,10 @@ class PostgreSQLSession(Session):
 
     @override
     def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
-        """Store messages in the caller's own transaction, on the caller's own connection to the same database.
-
-        They are there once the caller commits, and gone if it rolls back; workers are told at its commit.
+        """Store messages in the caller's own transaction; workers are told at its commit.
 
         Args:
-          connection: a psycopg.Connection, or SQLAlchemy's Connection or Session that has one inside.
+          connection: a psycopg.Connection to this database, or SQLAlchemy's Connection or Session around one.
           batch: what to store.
 
         Raises:

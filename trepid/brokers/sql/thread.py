@@ -13,15 +13,15 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeAlias, TypeVar, final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar, final
 
-import attrs
 import outcome
 import trio
 from typing_extensions import TypeVarTuple
 
-from trepid.brokers.sql.database import Database, Remedy
+from trepid.brokers.sql.carrying import Carrier, Done, Request, Together
+from trepid.brokers.sql.database import Database
 from trepid.brokers.sql.tally import Tally
 from trepid.errors import BrokerLostError
 
@@ -33,25 +33,8 @@ _LARGEST_GROUP: Final = 256
 _LONGEST_GROUP: Final = 0.05
 """Seconds after which a group takes no further request: the first in it should not wait for ever more."""
 
-_ATTEMPTS: Final = 5
-"""How often a group is run again because somebody else was in the way."""
-
 _CLOSING: Final = 5.0
 _INTERRUPTING: Final = 1.0
-
-
-@attrs.define(eq=False)
-class _Request:
-    """A function to be run in a transaction, and the task that waits for it."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    task: trio.lowlevel.Task | None
-    taken: bool = False
-    withdrawn: bool = False
-
-
-_Done: TypeAlias = list[tuple[_Request, outcome.Outcome[Any]]]
 
 
 @final
@@ -64,6 +47,7 @@ class OwnerThread(Generic[Tx]):
       tell: called in the event loop with the news of each commit, after its callers were woken.
       abandon: whether a cancelled caller may leave a request behind that is already being run; for requests that
         change nothing.
+      together: by a function, one that does the same for several requests at once; see :class:`Carrier`.
     """
 
     def __init__(
@@ -73,18 +57,20 @@ class OwnerThread(Generic[Tx]):
         *,
         tell: Callable[[Any], object] | None = None,
         abandon: bool = False,
+        together: Mapping[Callable[..., Any], Together[Tx]] | None = None,
     ) -> None:
         self.tally = Tally()
+        self._carrier = Carrier(database, self.tally, self._post, together or {})
         self._database = database
         self._tell = tell
         self._abandon = abandon
         self._token = trio.lowlevel.current_trio_token()
         # Guards everything that both threads write: the line, and who has taken or withdrawn a request.
         self._guard = threading.Condition(threading.Lock())
-        self._line: deque[_Request] = deque()
+        self._line: deque[Request] = deque()
         self._closing = False
         self._refusal: Exception | None = None
-        self._current: list[_Request] = []
+        self._current: list[Request] = []
         self._ended = trio.Event()
         # A daemon, so that a program whose event loop has crashed can still exit.
         self._thread = threading.Thread(target=self._own, name=name, daemon=True)
@@ -98,7 +84,7 @@ class OwnerThread(Generic[Tx]):
     async def start(self) -> None:
         """Start the thread and wait until it is connected; if it cannot be, raise why, with the thread ended."""
         # Answered once the thread is connected; in line before it runs, so that a refusal finds somebody to tell.
-        hello = _Request(_nothing, (), trio.lowlevel.current_task())
+        hello = Request(_nothing, (), trio.lowlevel.current_task())
         self._line.append(hello)
         self._thread.start()
         try:
@@ -120,7 +106,7 @@ class OwnerThread(Generic[Tx]):
         call waits for the commit, for a bounded time, and returns normally.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        request = _Request(function, args, trio.lowlevel.current_task())
+        request = Request(function, args, trio.lowlevel.current_task())
         with self._guard:
             if self._closing:
                 raise trio.ClosedResourceError("the broker's session is closed") from self._refusal
@@ -145,10 +131,10 @@ class OwnerThread(Generic[Tx]):
             # It has said its last word; what is left of it takes microseconds.
             self._thread.join()
 
-    async def _answer(self, request: _Request) -> Any:
+    async def _answer(self, request: Request) -> Any:
         return await trio.lowlevel.wait_task_rescheduled(lambda _: self._withdraw(request))
 
-    def _withdraw(self, request: _Request) -> trio.lowlevel.Abort:
+    def _withdraw(self, request: Request) -> trio.lowlevel.Abort:
         with self._guard:
             if request.taken and not self._abandon:
                 return trio.lowlevel.Abort.FAILED
@@ -156,7 +142,7 @@ class OwnerThread(Generic[Tx]):
             request.task = None
             return trio.lowlevel.Abort.SUCCEEDED
 
-    def _deliver(self, done: _Done, news: object) -> None:
+    def _deliver(self, done: Done, news: object) -> None:
         for request, result in done:
             task, request.task = request.task, None
             if task is not None:
@@ -186,7 +172,7 @@ class OwnerThread(Generic[Tx]):
         with contextlib.suppress(Exception):  # as far as anybody can tell it is closed
             self._database.close()
         # Those of an unfinished group, too; whoever has an answer already gets no second one.
-        self._post(self._all_failed([*self._current, *self._take(len(self._line))], refusal))
+        self._post(self._carrier.all_failed([*self._current, *self._take(len(self._line))], refusal))
         self._call(self._ended.set)
 
     def _something_to_do(self) -> bool:
@@ -195,7 +181,7 @@ class OwnerThread(Generic[Tx]):
                 self._guard.wait()
             return bool(self._line)
 
-    def _take(self, most: int, taken: list[_Request] | None = None) -> Iterator[_Request]:
+    def _take(self, most: int, taken: list[Request] | None = None) -> Iterator[Request]:
         """Take requests from the line, one by one: each can be withdrawn until its turn comes."""
         until = time.monotonic() + _LONGEST_GROUP
         for _ in range(most):
@@ -210,11 +196,11 @@ class OwnerThread(Generic[Tx]):
                 taken.append(request)
             yield request
 
-    def _group(self) -> tuple[_Done, object]:
+    def _group(self) -> tuple[Done, object]:
         """Run what is waiting in one transaction, and return the answers and the news."""
         database = self._database
-        taken = self._current = list[_Request]()
-        turns: Iterable[_Request] = self._take(_LARGEST_GROUP, taken)
+        taken = self._current = list[Request]()
+        turns: Iterable[Request] = self._take(_LARGEST_GROUP, taken)
         if self._abandon:
             # Its transaction shows what was there at its begin: who joined later would miss what he has just committed.
             taken += self._take(_LARGEST_GROUP)
@@ -222,94 +208,19 @@ class OwnerThread(Generic[Tx]):
         try:
             transaction = database.begin()
         except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
-            return self._all_failed([*taken, *self._take(len(self._line))], exc), None
-        done: _Done = []
+            return self._carrier.all_failed([*taken, *self._take(len(self._line))], exc), None
         try:
-            for request in turns:
-                done.append((request, self._run(transaction, request)))
+            done = self._carrier.carry(transaction, turns)
             news = database.commit()
-        except Exception as exc:  # noqa: BLE001 - it is found out below whose fault it is
+        except Exception as exc:  # noqa: BLE001 - it is found out there whose fault it is
             database.rollback()
-            done, news = self._failed(taken, exc)
+            done, news = self._carrier.failed(taken, exc)
         self.tally.transactions += bool(taken)
         self.tally.requests += len(taken)
         self.tally.largest_group = max(self.tally.largest_group, len(taken))
         return done, news
 
-    def _run(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
-        mark = self._database.mark()
-        try:
-            return outcome.Value(request.function(transaction, *request.args))
-        except Exception as exc:
-            if not self._database.untouched(mark):
-                raise
-            # A mere refusal: the others need not be run again.
-            return outcome.Error(self._database.typed(exc))
-
-    def _failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
-        """A group could not be committed, and has been rolled back."""
-        database, attempts = self._database, _ATTEMPTS
-        while (remedy := database.remedy(cause)) is Remedy.AGAIN and attempts:
-            attempts -= 1
-            self.tally.repeated += 1
-            try:
-                transaction = database.begin()
-                done = [(request, self._run(transaction, request)) for request in taken]
-                return done, database.commit()
-            except Exception as exc:  # noqa: BLE001 - it is looked at above
-                database.rollback()
-                cause = exc
-        if remedy is Remedy.NONE:
-            return self._all_failed(taken, cause), None
-        return self._one_failed(taken, cause)
-
-    def _one_failed(self, taken: list[_Request], cause: Exception) -> tuple[_Done, object]:
-        """Run a group again, with a savepoint for each request, so that only the bad one fails."""
-        if len(taken) == 1:
-            return self._all_failed(taken, cause), None
-        self.tally.isolated += 1
-        database = self._database
-        try:
-            transaction = database.begin()
-            done = [(request, self._run_saved(transaction, request)) for request in taken]
-            return done, database.commit()
-        except Exception as exc:  # noqa: BLE001 - it is found out there who is refused, and why
-            database.rollback()
-            if database.remedy(exc) is Remedy.NONE:
-                return self._all_failed(taken, exc), None
-            return self._each_alone(taken)
-
-    def _run_saved(self, transaction: Tx, request: _Request) -> outcome.Outcome[Any]:
-        self._database.save()
-        try:
-            result = outcome.Value(request.function(transaction, *request.args))
-        except Exception as exc:
-            if not self._database.undo():
-                raise
-            return outcome.Error(self._database.typed(exc))
-        self._database.keep()
-        return result
-
-    def _each_alone(self, taken: list[_Request]) -> tuple[_Done, object]:
-        """The transaction itself was lost, for want of space, say: what fits alone shall be stored."""
-        for n, request in enumerate(taken):
-            try:
-                transaction = self._database.begin()
-            except Exception as exc:  # noqa: BLE001 - nobody gets in now
-                return self._all_failed(taken[n:], exc), None
-            try:
-                result: outcome.Outcome[Any] = outcome.Value(request.function(transaction, *request.args))
-                news = self._database.commit()
-            except Exception as exc:  # noqa: BLE001 - the answer to this request
-                self._database.rollback()
-                result, news = outcome.Error(self._database.typed(exc)), None
-            self._post([(request, result)], news)
-        return [], None
-
-    def _all_failed(self, requests: Sequence[_Request], exc: Exception) -> _Done:
-        return [(request, outcome.Error(self._database.typed(exc))) for request in requests]
-
-    def _post(self, done: _Done, news: object = None) -> None:
+    def _post(self, done: Done, news: object = None) -> None:
         if done or news:
             self._call(self._deliver, done, news)
         if news:
