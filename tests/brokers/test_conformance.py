@@ -6,9 +6,12 @@ import time
 import pytest
 import trio
 
+from tests.brokers.nats.kit import sweep
+from tests.brokers.nats.lacks import UNSUPPORTED as NATS_LACKS
 from tests.brokers.rabbitmq import tools as rabbitmq_tools
 from tests.brokers.rabbitmq.promises import KEPT as RABBITMQ_KEEPS
 from trepid.brokers.memory import MemoryBroker
+from trepid.brokers.nats import NatsBroker
 from trepid.brokers.postgres import PostgreSQLBroker
 from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.redis import RedisBroker
@@ -94,3 +97,21 @@ async def test_rabbitmq(name, rabbitmq_server):
         assert conformance.passed == (name,), f"RabbitMQ can do it, and says otherwise: {conformance.unsupported}"
     else:
         assert set(conformance.unsupported) == {name}, "RabbitMQ can do what it does not claim: see promises.py"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_nats(name, nats_server):
+    prefixes = []
+
+    def make_broker():
+        prefixes.append(f"suite{next(PREFIXES)}")
+        return NatsBroker(f"{nats_server.url}?prefix={prefixes[-1]}")
+
+    conformance = await check_broker(make_broker, cases=[name], tick=0.1)
+    # An engine whose clock cannot be moved: hours are only lived through by the others.
+    lacking = NATS_LACKS.get(name)
+    assert conformance.passed == (() if lacking else (name,))
+    if lacking:
+        assert lacking in conformance.unsupported[name]
+    for prefix in prefixes:
+        await sweep(nats_server.url, prefix)

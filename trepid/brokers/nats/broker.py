@@ -130,7 +130,7 @@ class NatsBroker(Broker):
             expiry="session",
             priorities="strict",
             delay="exact",
-            delay_resolution=0.3,
+            delay_resolution=0.1,
             ttl=True,
             deduplication="window",
             deduplication_window=WINDOW,

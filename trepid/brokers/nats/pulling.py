@@ -49,7 +49,8 @@ class Pull:
         Args:
           connection: over which.
           stream: of the queue.
-          queue, place: of which consumer.
+          queue: of which consumer.
+          place: as above.
           batch: for how many messages.
           now: the clock.
           wait: seconds to wait for them, or None to take what is there.

@@ -1,4 +1,4 @@
-"""Records: small values by key, each the last message of a subject, claimed and exchanged by its place in the stream."""
+"""Records: small values by key, each the last message of a subject, exchanged by its place in the stream."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Results:
     def questions(self, queue: str, id: str) -> list[Question]:
         """Return the questions for whatever results a message has."""
         names = self._office.names
-        return [last_of(names.results(tier), names.result(tier, queue, id)) for tier in TIERS]
+        return [last_of(names.results(kept), names.result(kept, queue, id)) for kept in TIERS]
 
     def latest(self, found: Sequence[Letterbox | None]) -> tuple[Slip, Ending] | None:
         """Return the latest of some results, if it is not to be forgotten by now."""
@@ -169,9 +169,9 @@ class Results:
     async def forget(self, queue: str) -> None:
         """Forget all results of a queue."""
         names = self._office.names
-        for tier in TIERS:
+        for kept in TIERS:
             try:
-                body = {"filter": names.result(tier, queue, "*")}
-                await self._office.jetstream.api(f"STREAM.PURGE.{names.results(tier)}", body)
+                body = {"filter": names.result(kept, queue, "*")}
+                await self._office.jetstream.api(f"STREAM.PURGE.{names.results(kept)}", body)
             except JetStreamError:
                 continue  # nothing was ever stored there

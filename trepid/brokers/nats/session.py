@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import final
 
 import trio
+from typing_extensions import override
 
 from trepid.brokers.nats.graves import Graves
 from trepid.brokers.nats.intake import Intake
@@ -60,23 +61,28 @@ class NatsSession(Session):
         office.nursery.start_soon(self._keeper.expire, name="end leases on NATS")
 
     @property
+    @override
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
     @property
+    @override
     def connected(self) -> bool:
         return self._office.jetstream.current is not None
 
     @property
+    @override
     def records(self) -> NatsRecords:
         return self._records
 
+    @override
     async def now(self) -> float:
         await trio.lowlevel.checkpoint()
         return self._office.clock.now()
 
     # ---------------------------------------------------------------------------------------------------- queues
 
+    @override
     async def declare(self, queues: Sequence[str]) -> None:
         connection = await self._office.jetstream.connection()
         for queue in queues:
@@ -84,9 +90,11 @@ class NatsSession(Session):
             self._office.learned(queue)
         await trio.lowlevel.checkpoint()
 
+    @override
     async def queues(self) -> list[str]:
         return await self._office.queues()
 
+    @override
     async def delete(self, queue: str) -> None:
         if await self._office.unknown({queue}):
             return
@@ -102,25 +110,31 @@ class NatsSession(Session):
         self._office.forgotten(queue)
         await self._results.forget(queue)
 
+    @override
     async def pause(self, queue: str) -> None:
         raise self._unsupported("pausing queues")
 
+    @override
     async def resume(self, queue: str) -> None:
         raise self._unsupported("pausing queues")
 
+    @override
     async def stats(self, queue: str) -> QueueStats:
         return await self._looker.stats(queue)
 
     # ------------------------------------------------------------------------------------------- a message's life
 
+    @override
     async def publish(self, batch: Sequence[Publication]) -> list[Published]:
         return await self._publisher.publish(batch, self._capabilities.engine)
 
+    @override
     async def lease(
         self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float = 0.0
     ) -> list[Delivery]:
         return await self._intake.lease(queues, limit, lease_for, owner=owner, wait=wait)
 
+    @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
         asked = trio.current_time()
         # An extension is worth something only if the server can be told that we live.
@@ -130,21 +144,25 @@ class NatsSession(Session):
         replies = [self._office.book.extend(ref, now + lease_for, now) for ref in refs]
         return [Extension(reply, None, asked + lease_for if reply is Reply.APPLIED else 0.0) for reply in replies]
 
+    @override
     async def settle(self, batch: Sequence[Settlement], *, then: Sequence[Publication] = ()) -> list[Reply]:
         await self._office.jetstream.connection()
         await trio.lowlevel.checkpoint()
         return await self._settler.settle(batch, then, self._capabilities.engine)
 
+    @override
     async def cancel(self, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
         if not ids:
             await trio.lowlevel.checkpoint()
             return []
         raise self._unsupported("cancelling messages")
 
+    @override
     async def requeue(self, queue: str, ids: Sequence[str] | None = None, *, limit: int = 1000) -> int:
         await self._office.require(queue)
         return await self._graves.requeue(queue, ids, limit)
 
+    @override
     async def purge(
         self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
     ) -> int:
@@ -161,24 +179,29 @@ class NatsSession(Session):
 
     # --------------------------------------------------------------------------------------------------- looking
 
+    @override
     async def get(self, queue: str, id: str) -> MessageView | None:
         raise self._unsupported("looking at messages")
 
+    @override
     async def peek(self, queue: str, state: State, *, limit: int = 100, after: Cursor | None = None) -> Page:
         await self._office.require(queue)
         if state is not State.DEAD:
             raise self._unsupported("looking at messages that are not dead")
         return await self._graves.peek(queue, limit, after)
 
+    @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
         return await self._looker.result(queue, id, wait)
 
     # ---------------------------------------------------------------------------------------------------- owners
 
+    @override
     async def held(self, owner: str) -> list[Ref]:
         await trio.lowlevel.checkpoint()
         return [lease.ref for lease in self._office.book.held(owner, self._office.clock.now())]
 
+    @override
     async def expire_owner(self, owner: str) -> int:
         await trio.lowlevel.checkpoint()
         now = self._office.clock.now()
@@ -188,6 +211,7 @@ class NatsSession(Session):
         await self._keeper.crash()
         return len(leases)
 
+    @override
     async def reap(self, *, limit: int = 1000) -> int:
         done = await self._keeper.crash()
         return done + await self._records.sweep(min(limit, 100))

@@ -36,7 +36,7 @@ class Address:
     """
 
     hosts: tuple[tuple[str, int], ...]
-    login: Login = Login()
+    login: Login = attrs.field(factory=Login)
     secure: bool = False
     tls_first: bool = False
     cafile: str | None = None

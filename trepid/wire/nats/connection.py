@@ -6,7 +6,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final, TypeAlias, final
 
 import trio
 
@@ -15,34 +15,17 @@ from trepid.wire.household import open_household
 from trepid.wire.link import Link
 from trepid.wire.nats import protocol
 from trepid.wire.nats.protocol import Complaint, Event, Info, Message, Parser, Ping, Pong
+from trepid.wire.nats.questions import Answer, NoRespondersError, Question, Questions
 from trepid.wire.reply import Reply
 
 ANSWER_WITHIN: Final = 5.0
 """Seconds in which a question must be answered; the server leaves some without a word."""
 _LEAVE_WITHIN: Final = 5.0
 """Seconds that a server which is going may still be asked to finish what is under way."""
-_PIPELINE: Final = 512
-"""Questions that are under way at most for one caller."""
-_NO_RESPONDERS: Final = 503
+
+__all__ = ["ANSWER_WITHIN", "Handler", "NatsConnection", "NoRespondersError", "Question"]
 
 Handler: TypeAlias = Callable[[Message], object]
-
-
-class NoRespondersError(Exception):
-    """Nobody listens to a subject that was asked."""
-
-
-class Question(NamedTuple):
-    """Something to be answered by one message."""
-
-    subject: str
-    payload: bytes = b""
-    raw: bytes = b""
-
-
-class _Waiting(NamedTuple):
-    reply: Reply[Message]
-    subject: str
 
 
 @final
@@ -67,8 +50,7 @@ class NatsConnection:
         self._link: Link | None = None
         self._pongs: deque[Reply[None]] = deque()
         self._inbox = f"_INBOX.{secrets.token_hex(11)}"
-        self._tokens = 0
-        self._waiting: dict[str, _Waiting] = {}
+        self._questions = Questions(name, self._inbox, self._write, self._rested)
         self._boxes: dict[int, Callable[[], object]] = {}
         self._subscriptions: dict[int, Handler] = {}
         self._sids = 1
@@ -93,9 +75,7 @@ class NatsConnection:
         """Tell everybody who waits."""
         if self.complaint is not None:
             error = BrokerLostError(f"{self.name}: {self.complaint}")
-        waiting, self._waiting = self._waiting, {}
-        for each in waiting.values():
-            each.reply.fail(BrokerLostError(*error.args))
+        self._questions.lost(error)
         while self._pongs:
             self._pongs.popleft().fail(BrokerLostError(*error.args))
         boxes, self._boxes = self._boxes, {}
@@ -124,27 +104,15 @@ class NatsConnection:
         if not text.lower().startswith("permissions violation"):
             self.complaint = self.complaint or f"the server says: {text}"
             return
-        for token, each in list(self._waiting.items()):
-            if f'"{each.subject}"' in text:
-                del self._waiting[token]
-                each.reply.fail(BrokerRefusedError(self.name, text))
+        self._questions.forbidden(text)
 
     def _deliver(self, message: Message) -> None:
-        if message.sid != 1:
-            handler = self._subscriptions.get(message.sid)
-            if handler is not None:
-                handler(message)
+        if message.sid == 1:
+            self._questions.answered(message)
             return
-        token = message.subject.rpartition(".")[2]
-        waiting = self._waiting.pop(token, None)
-        if waiting is not None:
-            if message.status == _NO_RESPONDERS and not message.payload:
-                waiting.reply.fail(NoRespondersError(waiting.subject))
-            else:
-                waiting.reply.set(message)
-            if not self._waiting:
-                self._idle.set()
-        # Else it is late: who asked has gone.
+        handler = self._subscriptions.get(message.sid)
+        if handler is not None:
+            handler(message)
 
     # --------------------------------------------------------------------------------------------- talking
 
@@ -162,6 +130,12 @@ class NatsConnection:
     def _send(self, data: bytes) -> None:
         if self._link is not None and self._link.error is None:
             self._link.send(data)
+
+    def _write(self, data: bytes) -> None:
+        self.link.send(data)
+
+    def _rested(self) -> None:
+        self._idle.set()
 
     def say(self, subject: str, payload: bytes = b"", *, reply: str = "", raw: bytes = b"") -> None:
         """Publish without an answer.  Never waits.
@@ -186,9 +160,7 @@ class NatsConnection:
             raise answer
         return answer
 
-    async def ask_all(
-        self, questions: Sequence[Question], *, within: float = ANSWER_WITHIN
-    ) -> list[Message | NoRespondersError | BrokerRefusedError]:
+    async def ask_all(self, questions: Sequence[Question], *, within: float = ANSWER_WITHIN) -> list[Answer]:
         """Ask many questions in one go, and return the answers in order; the server hears them in order, too.
 
         Raises:
@@ -196,47 +168,8 @@ class NatsConnection:
 
         Cancellation: the answers are dropped when they come; the questions may have been heard.
         """
-        answers: list[Message | NoRespondersError | BrokerRefusedError] = []
-        under_way: deque[tuple[str, Reply[Message]]] = deque()
-        try:
-            for question in questions:
-                await self.link.room()
-                under_way.append(self._begin(question))
-                if len(under_way) >= _PIPELINE:
-                    answers.append(await self._answered(under_way, within))
-            while under_way:
-                answers.append(await self._answered(under_way, within))
-        finally:
-            for token, _ in under_way:
-                self._waiting.pop(token, None)
-        return answers
-
-    def _begin(self, question: Question) -> tuple[str, Reply[Message]]:
-        token = self._token()
-        reply: Reply[Message] = Reply()
-        self.link.send(
-            protocol.published(question.subject, question.payload, reply=f"{self._inbox}.{token}", raw=question.raw)
-        )
-        self._waiting[token] = _Waiting(reply, question.subject)
-        return token, reply
-
-    async def _answered(
-        self, under_way: deque[tuple[str, Reply[Message]]], within: float
-    ) -> Message | NoRespondersError | BrokerRefusedError:
-        try:
-            with trio.fail_after(within):
-                answer = await under_way[0][1].wait()
-        except (NoRespondersError, BrokerRefusedError) as exc:
-            under_way.popleft()
-            return exc
-        except trio.TooSlowError:
-            raise BrokerLostError(f"{self.name}: no answer within {within:g} s") from None
-        under_way.popleft()
-        return answer
-
-    def _token(self) -> str:
-        self._tokens += 1
-        return format(self._tokens, "x")
+        await self.link.room()
+        return await self._questions.ask(questions, within)
 
     # ------------------------------------------------------------------------------------------- listening
 
@@ -249,7 +182,7 @@ class NatsConnection:
           handler: gets each message.
           lost: called if the connection ends first.
         """
-        subject = f"{self._inbox}.box.{self._token()}"
+        subject = f"{self._inbox}.box.{self._questions.token()}"
         sid = self.subscribe(subject, handler)
         self._boxes[sid] = lost
         return sid, subject
@@ -299,7 +232,7 @@ class NatsConnection:
         if not self.elsewhere:
             return
         with trio.move_on_after(_LEAVE_WITHIN):
-            while self._waiting or self._boxes:
+            while self._questions or self._boxes:
                 self._idle = trio.Event()
                 await self._idle.wait()
         self.link.lose("the server is shutting down")

@@ -80,10 +80,7 @@ class Dialler:
             info, rest = await _greeting(stream, name)
             wanted = address.secure or info.get("tls_required", False)
             if wanted and not address.tls_first:
-                if not (info.get("tls_required") or info.get("tls_available")):
-                    raise BrokerRefusedError(name, "it does not speak TLS; write nats:// if that is meant")
-                if rest:
-                    raise BrokerRefusedError(name, "it goes on in plain text where TLS should begin")
+                _expect_tls(info, rest, name)
                 endpoint = attrs.evolve(endpoint, tls=self._tls(name))
                 with trio.fail_after(CONNECT_WITHIN):
                     stream = await endpoint.encrypted(stream)
@@ -119,6 +116,13 @@ class Dialler:
         for host in announced(info.get("connect_urls")):
             if host not in self._hosts:
                 self._hosts.append(host)
+
+
+def _expect_tls(info: dict[str, Any], rest: bytes, name: str) -> None:
+    if not (info.get("tls_required") or info.get("tls_available")):
+        raise BrokerRefusedError(name, "it does not speak TLS; write nats:// if that is meant")
+    if rest:
+        raise BrokerRefusedError(name, "it goes on in plain text where TLS should begin")
 
 
 async def _greeting(stream: trio.abc.Stream, name: str) -> tuple[dict[str, Any], bytes]:
