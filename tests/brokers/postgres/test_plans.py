@@ -1,0 +1,109 @@
+"""Every hot statement goes by an index, however many messages wait, also while the statistics say: none."""
+
+import re
+import time
+
+import psycopg
+import pytest
+
+from tests.brokers.postgres.kit import connect, end, new_broker, put, take
+from trepid.brokers.postgres import link, queries, schema, statements
+
+MANY = 100_000
+
+HOT = {
+    "LOOK": (statements, (["q"],)),
+    "CLAIM": (statements, (1, 2e9, 100, "me", 3e9)),
+    "NEXT_DUE": (statements, (1, 2e9)),
+    "LAPSED": (statements, (1, 2e9, 100)),
+    "OVERDUE": (statements, (1, 2e9, 100)),
+    "LOCKED_BY_IDS": (statements, (1, ["m1", "m2"])),
+    "ENDED_BY_IDS": (statements, (1, ["m1", "m2"])),
+    "BY_UNIQUE": (statements, (1, ["k"])),
+    "DONE_AND_GONE": (statements, (2e9, ["q"], ["m1"], [1], [1], 3e9)),
+    "DONE": (statements, (2e9, ["q"], ["m1"], [1], [1], [3e9], [b"1"], [None])),
+    "EXTEND": (statements, ([1, 2], 3e9)),
+    "HELD": (statements, ("me", 2e9)),
+    "ASKED": (statements, ("me", 2e9)),
+    "OBJECTION": (statements, (["q"], ["m1"], ["p"], [1], [1])),
+    "SWEEP": (statements, (3e9, 2e9, 100)),
+    "DROP_DEPARTED": (statements, (2e9, 100)),
+    "DEAD": (statements, (1, 0, 100)),
+    "GET": (queries, (1, "m1")),
+    "BODIES": (queries, (1, [1, 2], ["m1"])),
+    "PEEK_READY": (queries, (1, 2e9, 0, 100)),
+    "PEEK_ENDED": (queries, (1, 2e9, 0, 100, 4)),
+    "OLDEST": (queries, (1, 2e9)),
+}
+
+
+@pytest.fixture
+async def filled(postgres_server):
+    """A queue with very many messages, of which the statistics know nothing."""
+    broker = new_broker(postgres_server)
+    async with broker.open() as session:
+        await session.declare(["q"])
+        name = schema.quoted(broker.address.schema)
+        with connect(postgres_server, autocommit=True) as connection:
+            for table in ("messages", "ended", "departed"):
+                connection.execute(f"ALTER TABLE {name}.{table} SET (autovacuum_enabled = off)")
+                connection.execute(f"ANALYZE {name}.{table}")
+            connection.execute(
+                f"INSERT INTO {name}.messages"
+                " (due, state, queue, id, publisher, publication, priority, enqueued, payload)"
+                f" SELECT 1000 + n, 1, 1, 'm' || n, 'p', n, 5, 1000, '' FROM generate_series(1, {MANY}) AS n"
+            )
+        yield broker, session
+
+
+async def test_no_statement_looks_through_a_table(filled):
+    broker, _ = filled
+    connection = link.connect(broker.address)
+    try:
+        for name, (module, parameters) in HOT.items():
+            statement = schema.in_schema(getattr(module, name), broker.address.schema)
+            connection.execute("BEGIN")
+            plan = connection.execute(f"EXPLAIN {statement}".encode(), parameters).fetchall()
+            connection.execute("ROLLBACK")
+            text = "\n".join(line for (line,) in plan)
+            scans = re.findall(r"Seq Scan on (\w+)", text)
+            assert not set(scans) - {"queues"}, f"{name}\n{text}"
+            if name == "CLAIM":
+                assert "Index Scan using messages_waiting" in text
+                assert not re.search(r"Sort Key: .*due", text), text
+    finally:
+        connection.close()
+
+
+async def test_a_lease_costs_the_same_beside_very_many_others(filled, postgres_server):
+    _, many = filled
+    async with new_broker(postgres_server).open() as few:
+        await few.declare(["q"])
+        prices = {}
+        for session in (few, many, few, many):
+            await put(session, *(f"x{number}" for number in range(60)))
+            for _ in range(50):
+                start = time.perf_counter()
+                deliveries = await take(session, 1)
+                prices.setdefault(session, []).append(time.perf_counter() - start)
+                await end(session, deliveries)
+        # The quickest of many: the machine is shared.  A scan of the table would cost tens of milliseconds.
+        assert min(prices[many]) < 2 * min(prices[few]) + 0.001
+
+
+async def test_counts_are_exact_beside_very_many_others(filled):
+    _, session = filled
+    await put(session, "later", delay=1000)
+    deliveries = await take(session, 7)
+    await end(session, deliveries[:3])
+    stats = await session.stats("q")
+    assert (stats.ready, stats.scheduled, stats.leased, stats.done) == (MANY - 7, 1, 4, 3)
+
+
+async def test_dead_rows_are_what_autovacuum_is_told_to_look_for(filled, postgres_server):
+    broker, _ = filled
+    with psycopg.connect(postgres_server.url) as connection:
+        ((options,),) = connection.execute(
+            "SELECT reloptions FROM pg_class WHERE oid = %s::regclass", (f"{broker.address.schema}.messages",)
+        ).fetchall()
+    assert {"fillfactor=85", "autovacuum_vacuum_scale_factor=0", "autovacuum_vacuum_threshold=5000"} <= set(options)
