@@ -148,5 +148,5 @@ def read(message: Message) -> Letter | None:
         return None
     try:
         return _decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None

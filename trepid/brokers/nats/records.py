@@ -90,7 +90,7 @@ class NatsRecords(Records):
         value = found.message.header(HEADER.encode())
         try:
             slip = None if value is None else _decode(value)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             slip = None
         return slip is None or (slip.until is not None and slip.until <= self._office.clock.now())
 

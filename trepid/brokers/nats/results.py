@@ -76,7 +76,7 @@ def slip_of(found: Letterbox) -> Slip | None:
     value = found.message.header(HEADER.encode())
     try:
         return None if value is None else _decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

@@ -196,7 +196,7 @@ def _plain(line: bytes) -> Event:
         case b"INFO":
             try:
                 return Info(msgspec.json.decode(rest, type=dict[str, Any]))
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, UnicodeDecodeError):
                 raise ProtocolError("INFO without JSON") from None
         case _:
             raise ProtocolError(_shown(line))
