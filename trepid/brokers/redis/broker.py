@@ -16,6 +16,7 @@ from trepid.brokers.redis.session import RedisSession
 from trepid.ports.broker import Broker
 from trepid.wire.household import open_household
 from trepid.wire.redis.address import RedisAddress, parse
+from trepid.wire.redis.cluster import open_cluster
 from trepid.wire.redis.servers import open_single
 
 
@@ -58,7 +59,8 @@ class RedisBroker(Broker):
             keys away when its memory is full.
         """
         bells = Bells()
-        async with open_single(self.address, bells) as servers:
+        dial = open_cluster if self.address.kind == "cluster" else open_single
+        async with dial(self.address, bells) as servers:
             engine = Engine(servers, Keys(self.address.prefix, servers.clustered), self.clock)
             able = await capabilities(servers, str(self), allow_eviction=self.address.allow_eviction)
             session = RedisSession(engine, bells, able)

@@ -54,6 +54,8 @@ class Engine:
         now = None if self._clock is None else self._clock()
         told = pack((now, self.keys.clustered or None, *said))
         where = names[-1]
+        if self.keys.clustered:
+            names = [*names, f"{where}:whole"]
         call = self.servers.call
         try:
             return await call(where, "EVALSHA", script.digest, len(names), *names, told, *argv, through=through)

@@ -36,13 +36,13 @@ class Joiner:
         self._engine = engine
         self._waiting: deque[_Waiting] = deque()
         self._more = trio.Event()
-        self._busy = False
+        self._busy = self._ended = False
         self.joined = 0
         """How many batches have travelled with others."""
 
     async def publish(self, batch: Sequence[Publication]) -> list[Published]:
         """Publish a batch; see the port."""
-        if self._busy or self._waiting:
+        if (self._busy or self._waiting) and not self._ended:
             reply: Reply[list[Published]] = Reply()
             self._waiting.append((batch, reply))
             return await reply.wait()
@@ -63,6 +63,7 @@ class Joiner:
                 while self._waiting and not self._busy:
                     await self._carry(self._group())
         finally:
+            self._ended = True  # last words go by themselves
             for _, reply in self._waiting:
                 reply.fail(BrokerLostError("the connection was closed"))
 

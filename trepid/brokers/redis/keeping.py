@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
+
+import trio
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import unpack
 from trepid.brokers.redis.scripts import CANCEL, DECLARE, DELETE, EXPIRE, PAUSE, PURGE, REQUEUE, SWEEP
-from trepid.errors import QueueBusyError, UnknownQueueError
+from trepid.errors import BrokerLostError, QueueBusyError, UnknownQueueError
 from trepid.rules.life import CancelReply, State
 
 _AT_ONCE: Final = 500
+_WHOLE_WITHIN: Final = 5.0
 _CANCELS: Final = {
     ord("W"): CancelReply.WITHDRAWN,
     ord("R"): CancelReply.REQUESTED,
@@ -28,16 +32,53 @@ async def names(engine: Engine) -> list[str]:
 
 async def declare(engine: Engine, queues: Sequence[str]) -> None:
     """Make queues exist."""
+    if engine.keys.clustered:
+        async with _whole("declaring queues"):
+            for queue in queues:
+                await _declare_apart(engine, queue)
+        return
     await engine.run(DECLARE, queues, list(queues), engine.keys.queues)
+
+
+async def _declare_apart(engine: Engine, queue: str) -> None:
+    """Declare a queue of a cluster: it is in one place, and the list of queues in another."""
+    keys, call = engine.keys, engine.servers.call
+    meta = keys.meta(queue)
+    if await call(meta, "HGET", meta, "number") is None:
+        number = await call(keys.numbers, "INCR", keys.numbers)
+        await engine.run(DECLARE, [queue], [queue], None, number % 65536)
+    await call(keys.queues, "SADD", keys.queues, queue)
 
 
 async def delete(engine: Engine, queue: str) -> None:
     """Remove a queue with everything in it, unless a message of it is leased."""
-    leased: int = await engine.run(DELETE, [queue], queue, engine.keys.queues)
-    while leased < 0:
-        leased = await engine.run(DELETE, [queue], queue, engine.keys.queues)
+    listed = engine.keys.queues
+    if engine.keys.clustered:
+        async with _whole("deleting a queue"):
+            leased = await _delete(engine, queue, None)
+            if not leased:
+                await engine.servers.call(listed, "SREM", listed, queue)
+    else:
+        leased = await _delete(engine, queue, listed)
     if leased:
         raise QueueBusyError(queue, leased)
+
+
+async def _delete(engine: Engine, queue: str, listed: str | None) -> int:
+    leased: int = await engine.run(DELETE, [queue], queue, listed)
+    while leased < 0:
+        leased = await engine.run(DELETE, [queue], queue, listed)
+    return leased
+
+
+@asynccontextmanager
+async def _whole(what: str) -> AsyncGenerator[None, None]:
+    """Do what takes several steps on a cluster to its end, also for who is cancelled meanwhile; bounded."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    with trio.move_on_after(_WHOLE_WITHIN, shield=True) as scope:  # noqa: ASYNC100 - around the body of the block
+        yield
+    if scope.cancelled_caught:
+        raise BrokerLostError(f"{what} took more than {_WHOLE_WITHIN:g} s, and may be done by half; repeat it")
 
 
 async def pause(engine: Engine, queue: str, *, paused: bool) -> None:
@@ -96,8 +137,13 @@ async def purge(engine: Engine, queue: str, states: Sequence[State], ids: Sequen
 
 async def expire_owner(engine: Engine, queues: Sequence[str], owner: str) -> int:
     """Expire all leases of an owner."""
-    total: int = await engine.run(EXPIRE, queues, owner, _AT_ONCE)
-    ended = total
+    if engine.keys.clustered and len(queues) != 1:
+        total = 0
+        for queue in queues:
+            total += await expire_owner(engine, [queue], owner)
+        return total
+    ended: int = await engine.run(EXPIRE, queues, owner, _AT_ONCE)
+    total = ended
     while ended >= _AT_ONCE:
         ended = await engine.run(EXPIRE, queues, owner, _AT_ONCE)
         total += ended

@@ -32,6 +32,11 @@ class Keys:
         return f"{{{self.prefix}}}:queues"
 
     @property
+    def numbers(self) -> str:
+        """The number that was last given to a queue of a cluster."""
+        return f"{{{self.prefix}}}:numbers"
+
+    @property
     def records(self) -> str:
         """What the keys of records begin with."""
         return f"{{{self.prefix}}}:record"

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from trepid.brokers.redis.engine import Engine
-from trepid.brokers.redis.publishing import Parcel
+from trepid.brokers.redis.publishing import Parcel, by_queue
 from trepid.brokers.redis.rows import LITTLE, past, unpack
 from trepid.brokers.redis.scripts import EXTEND, LEASE, OWN
 from trepid.brokers.redis.settling import REPLIES
@@ -85,23 +85,62 @@ class _Grant(NamedTuple):
 
 async def lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
     """Lease what is there; with *waits* the next publish rings."""
+    if not engine.keys.clustered or len(wish.queues) < 2:
+        return await _lease(engine, wish, turn, waits=waits)
+    start = turn % len(wish.queues)
+    order = [*wish.queues[start:], *wish.queues[:start]]
+    deliveries: list[Delivery] = []
+    wait: float | None = None
+    # Each queue may give its share; what is left over goes round again.
+    while order and len(deliveries) < wish.limit:
+        more: list[str] = []
+        share = -(-(wish.limit - len(deliveries)) // len(order))
+        for queue in order:
+            most = min(share, wish.limit - len(deliveries))
+            if not most:
+                break
+            claim = await _lease(
+                engine, attrs.evolve(wish, queues=[queue], limit=most), turn, waits=waits and not deliveries
+            )
+            deliveries += claim.deliveries
+            if len(claim.deliveries) == most:
+                more.append(queue)
+            if claim.wait is not None:
+                wait = claim.wait if wait is None else min(wait, claim.wait)
+        order = more
+    return Claim(deliveries, turned=True, wait=wait)
+
+
+async def _lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
     # Counted from before it is asked for, so that it never ends later here than there.
     deadline = trio.current_time() + wish.lease_for
     queues = wish.queues
     told = (wish.limit, wish.lease_for, wish.owner, turn, waits)
     packed, *granted = await engine.run(LEASE, queues, *told, through=HANDED_OVER_WITHIN)
-    now, turned, wait, runs = unpack(packed)
+    answer: tuple[float, bool, Any, list[int]] = unpack(packed)
+    now, turned, wait, runs = answer
     grant = _Grant(float(now), deadline)
     deliveries: list[Delivery] = []
     first = 0
     for place, count in zip(runs[::2], runs[1::2], strict=True):
-        deliveries += grant.deliveries(queues[place - 1], granted[first : first + 3 * count])
+        queue: str = queues[place - 1]
+        deliveries += grant.deliveries(queue, granted[first : first + 3 * count])
         first += 3 * count
     return Claim(deliveries, turned, None if wait is False else float(wait))
 
 
 async def extend(engine: Engine, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
     """Let leases run on."""
+    if not engine.keys.clustered:
+        return await _extend(engine, refs, lease_for)
+    extensions: dict[int, Extension] = {}
+    for places in by_queue([ref.queue for ref in refs]).values():
+        found = await _extend(engine, [refs[place] for place in places], lease_for)
+        extensions.update(zip(places, found, strict=True))
+    return [extensions[place] for place in range(len(refs))]
+
+
+async def _extend(engine: Engine, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
     deadline = trio.current_time() + lease_for
     parcel = Parcel(2)
     items = [(parcel.place(ref.queue), ref.id, *ref.token) for ref in refs]
@@ -114,6 +153,13 @@ async def extend(engine: Engine, refs: Sequence[Ref], lease_for: float) -> list[
 
 async def owned(engine: Engine, queues: Sequence[str], owner: str, *, asked: bool) -> list[tuple[Ref, str]]:
     """Return the leases of an owner, in order of publishing, and why they were asked to stop, if they were."""
+    if engine.keys.clustered:
+        found = [each for queue in queues for each in await _owned(engine, [queue], owner, asked=asked)]
+        return sorted(found, key=lambda each: each[0].token)
+    return await _owned(engine, queues, owner, asked=asked)
+
+
+async def _owned(engine: Engine, queues: Sequence[str], owner: str, *, asked: bool) -> list[tuple[Ref, str]]:
     packed: list[tuple[int, str, int, int, Any]] = unpack(await engine.run(OWN, queues, owner, asked))
     packed.sort(key=lambda found: found[2:4])
     return [

@@ -81,7 +81,55 @@ def replies(batch: Sequence[Publication], packed: Sequence[Any]) -> list[Publish
 
 
 async def publish(engine: Engine, batches: Sequence[Sequence[Publication]]) -> list[list[Published]]:
-    """Store batches, each as a whole or not at all."""
+    """Store batches, each as a whole or not at all; in a cluster, each queue's part of it."""
+    if not engine.keys.clustered:
+        return await _publish(engine, batches)
+    answers: dict[int, list[Published]] = {}
+    alone: dict[str, list[int]] = {}
+    for number, batch in enumerate(batches):
+        if len({item.queue for item in batch}) == 1:
+            alone.setdefault(batch[0].queue, []).append(number)
+        else:
+            answers[number] = await _scatter(engine, batch)
+    for numbers in alone.values():
+        found = await _publish(engine, [batches[number] for number in numbers])
+        answers.update(zip(numbers, found, strict=True))
+    return [answers[number] for number in range(len(batches))]
+
+
+def by_queue(queues: Sequence[str]) -> dict[str, list[int]]:
+    """Return the places of each queue."""
+    places: dict[str, list[int]] = {}
+    for place, queue in enumerate(queues):
+        places.setdefault(queue, []).append(place)
+    return places
+
+
+async def _scatter(engine: Engine, batch: Sequence[Publication]) -> list[Published]:
+    """Store the parts of a batch for several queues of a cluster, one after the other.
+
+    If a queue is not there, nothing is stored; and what may be refused for its unique key is tried first.
+    """
+    parts = by_queue([item.queue for item in batch])
+    metas = {queue: engine.keys.meta(queue) for queue in parts}
+    missing = {queue for queue, key in metas.items() if not await engine.servers.call(key, "EXISTS", key)}
+    if missing:
+        no_queue, not_stored = Publishing.NO_QUEUE, Publishing.NOT_STORED
+        return [Published(no_queue if item.queue in missing else not_stored, item.id) for item in batch]
+    answers: dict[int, Published] = {}
+    refused = False
+    for places in sorted(parts.values(), key=lambda places: not any(batch[place].unique for place in places)):
+        part = [batch[place] for place in places]
+        if refused:
+            found = [Published(Publishing.NOT_STORED, item.id) for item in part]
+        else:
+            (found,) = await _publish(engine, [part])
+        refused = refused or any(each.outcome in (Publishing.CONFLICT, Publishing.NO_QUEUE) for each in found)
+        answers.update(zip(places, found, strict=True))
+    return [answers[place] for place in range(len(batch))]
+
+
+async def _publish(engine: Engine, batches: Sequence[Sequence[Publication]]) -> list[list[Published]]:
     parcel = Parcel(2)
     items = [parcel.items(batch) for batch in batches]
     packed = unpack(await engine.run(PUBLISH, parcel.queues, items, argv=parcel.payloads))

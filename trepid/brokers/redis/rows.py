@@ -84,7 +84,7 @@ LITTLE: Final = 18
 
 
 def past(packed: list[Any]) -> tuple[int, int, float | None]:
-    """Return what has happened to a message since it was published or requeued: failures, crashes, since when astray."""
+    """Return a message's failures and crashes since it was published or requeued, and since when it is astray."""
     packed += _DEFAULTS[len(packed) :]
     return packed[18] - packed[22], packed[19] - packed[23], _time(packed[25])
 

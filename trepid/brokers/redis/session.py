@@ -83,6 +83,9 @@ class RedisSession(Session):
 
     @override
     async def declare(self, queues: Sequence[str]) -> None:
+        if not queues:
+            await trio.lowlevel.checkpoint()
+            return
         await keeping.declare(self._engine, queues)
 
     @override
@@ -121,6 +124,9 @@ class RedisSession(Session):
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
         give_up = trio.current_time() + wait
+        if not queues:
+            await trio.sleep(wait)
+            return []
         wish = leasing.Wish(list(dict.fromkeys(queues)), limit, lease_for, owner)
         claim = await self._claim(wish, waits=False)
         # From each look to the return there is no checkpoint: what was leased is handed over.

@@ -104,7 +104,7 @@ class RedisConnection:
 
 @asynccontextmanager
 async def open_connection(
-    address: RedisAddress, endpoint: Endpoint, news: Callable[[bytes, bytes], None], *, cluster: bool = False
+    address: RedisAddress, endpoint: Endpoint, news: Callable[[bytes, bytes], None]
 ) -> AsyncGenerator[RedisConnection, None]:
     """Connect to a primary, greet it, choose the database, and read what it says of itself.
 
@@ -114,10 +114,10 @@ async def open_connection(
     """
     async with open_greeted(endpoint, address.login, news) as connection:
         with _bounded(endpoint):
-            if address.database and not cluster:
+            if address.database:
                 await _chosen(connection, address.database)
             connection.about = read_info(await connection.call("INFO", "everything"))
-        _check(connection)
+        _check(connection, clustered=address.kind == "cluster")
         yield connection
 
 
@@ -186,10 +186,12 @@ def version_of(about: dict[str, str]) -> tuple[int, ...]:
     return tuple(int(part) for part in parts if part.isdigit())
 
 
-def _check(connection: RedisConnection) -> None:
+def _check(connection: RedisConnection, *, clustered: bool) -> None:
     about = connection.about
     if about.get("redis_mode") == "sentinel":
         raise BrokerRefusedError(connection.name, "it is a sentinel; write redis+sentinel://host:port/service")
+    if about.get("redis_mode") == "cluster" and not clustered:
+        raise BrokerRefusedError(connection.name, "it is part of a cluster; write redis+cluster://host:port,host:port")
     if version_of(about) < OLDEST:
         raise BrokerRefusedError(
             connection.name,

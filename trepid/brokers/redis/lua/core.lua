@@ -1,6 +1,7 @@
 -- What every script begins with: its arguments, the time, queues, and messages as tables.
 --
--- KEYS[1] is the head (the clock's high-water mark, the last place given); the others are the queues' own hashes.
+-- KEYS[1] is the head (the clock's high-water mark, the last place given); then come the queues' own hashes, and in a
+-- cluster a key that never exists: while a slot is on its way to another server, a script that names it is not run.
 -- ARGV[1] is packed: the time (or nil: the server's), whether this is a cluster, then what each script says.  A script
 -- reads, changes tables, and writes only at its end (flush): what fails before that has changed nothing.
 local call, decode, encode = redis.call, cmsgpack.unpack, cmsgpack.pack
@@ -15,7 +16,7 @@ end
 now = max(now, tonumber(head[1] or 0))
 -- In a cluster queues give places by themselves; their numbers keep the places of different queues apart.
 local stride, seq = 1, tonumber(head[2] or 0)
-if A[2] then stride, seq = 65536, tonumber(head[2] or call('HGET', KEYS[2], 'number') or 0) end
+if A[2] then stride, seq = 65536, tonumber(head[2] or KEYS[2] and call('HGET', KEYS[2], 'number') or 0) end
 
 -- A life is a list, in the order of `rows.py`.  What has its default at the end need not be there: a message that is
 -- published, leased and done without any accident has 18 entries, and never all of them.
@@ -30,6 +31,7 @@ local DEFAULTS = {0, 0, 0, 0, 0, 0, '', 0, false, false, false, false, false, 0,
 local WAITING, LEASED, DONE, DEAD, CANCELLED = 0, 1, 2, 3, 4
 local ENDS = {[DONE] = 'done', [DEAD] = 'dead', [CANCELLED] = 'cancelled'}
 
+local QUEUES = #KEYS - (A[2] and 2 or 1)
 local queues = {}
 local function queue(i)
   local q = queues[i]

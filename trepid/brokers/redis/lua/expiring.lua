@@ -1,6 +1,6 @@
 -- A[3]: the owner; A[4]: how many leases at most.  How many of its leases have been ended.
 local count = 0
-for i = 1, #KEYS - 1 do
+for i = 1, QUEUES do
   local q = queue(i)
   if q then
     local ids = call('ZRANGEBYSCORE', q.base .. 'leased', format('(%.17g', now), '+inf')

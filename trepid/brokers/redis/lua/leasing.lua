@@ -5,7 +5,7 @@ limit = min(limit, 2500) -- what is returned stands on Lua's stack
 -- What is granted, as id, life and payload by turns; how much of each queue; and where it was, and is.
 local ends, granted, runs, count, size = now + lease_for, {}, {}, 0, 0
 local open = {}
-for i = 1, #KEYS - 1 do
+for i = 1, QUEUES do
   local q = queue(i)
   if q then
     observe(q, 100)
@@ -97,7 +97,7 @@ if count == 0 then
     for _, lane in ipairs(q.lanes) do look('lane:' .. lane, format('(%.17g', now)) end
   end
   if waits then
-    for i = 1, #KEYS - 1 do
+    for i = 1, QUEUES do
       local q = queue(i)
       if q and not q.armed then call('HSET', q.meta, 'armed', 1) end
     end

@@ -1,6 +1,6 @@
 -- A[3]: the owner; A[4]: only those who were asked to stop.  For each lease: queue, id, place, delivery, the reason.
 local found = {}
-for i = 1, #KEYS - 1 do
+for i = 1, QUEUES do
   local q = queue(i)
   local ids = {}
   if q and A[4] then

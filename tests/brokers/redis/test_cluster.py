@@ -1,0 +1,148 @@
+"""A cluster: queues are divided among servers, and move between them."""
+
+import itertools
+
+import pytest
+import trio
+
+from tests.brokers.redis.steps import publications, settled
+from tests.brokers.test_conformance import BentClock
+from tests.servers.redis import open_cluster
+from trepid.brokers.redis import RedisBroker
+from trepid.brokers.redis.keys import Keys
+from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.ports.messages import Publication
+from trepid.testing.conformance import check_broker
+from trepid.wire.redis.cluster import slot_of
+
+PREFIXES = itertools.count()
+
+CASES = [
+    "payloads_arrive_as_they_were",
+    "the_same_publish_again_is_a_duplicate",
+    "an_undeclared_queue_stores_nothing",
+    "a_conflict_stores_nothing",
+    "replies_come_in_order",
+    "messages_outlive_a_session",
+    "leases_outlive_a_session",
+    "cancelled_declaring",
+    "cancelled_deleting",
+    "cancelled_leasing",
+    "cancelled_waiting_for_a_message",
+    "who_gave_up_takes_no_message_along",
+    "each_message_wakes_somebody",
+    "a_result_is_waited_for",
+    "pages_follow_each_other",
+    "random_lives_follow_the_rules",
+]
+
+
+@pytest.fixture(scope="session")
+def cluster(ground):
+    nodes = open_cluster(ground)
+    yield nodes
+    for node in nodes:
+        node.stop()
+
+
+def url_of(nodes):
+    return f"redis+cluster://{','.join(f'{node.host}:{node.port}' for node in nodes)}?prefix=c{next(PREFIXES)}"
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_the_suite(name, cluster):
+    clock = BentClock()
+    conformance = await check_broker(
+        lambda: RedisBroker(url_of(cluster), clock=clock), cases=[name], bend_time=clock.bend, tick=0.1
+    )
+    assert conformance.passed == (name,)
+
+
+def test_slots_are_those_of_the_specification(cluster):
+    for key in ("foo", "{user1000}.following", "foo{}{bar}", "foo{{bar}}zap", "foo{bar}{zap}", "", "{trepid:q}:meta"):
+        assert slot_of(key) == int(cluster[0].command("CLUSTER", "KEYSLOT", key)), key
+
+
+async def test_what_a_cluster_cannot_do_is_declared(cluster):
+    async with RedisBroker(url_of(cluster)).open() as session:
+        able = session.capabilities
+        assert "Cluster" in able.engine
+        assert not able.atomic_batches
+        assert not able.atomic_settling
+
+
+async def test_several_queues_are_one_broker(cluster):
+    async with RedisBroker(url_of(cluster)).open() as session:
+        queues = [f"q{number}" for number in range(8)]
+        await session.declare(queues)
+        assert await session.queues() == queues
+        batch = [Publication(queue, "m", ("p", number), b"{}") for number, queue in enumerate(queues)]
+        await session.publish(batch)
+        deliveries = await session.lease(queues, 20, 30.0, owner="me")
+        assert {each.queue for each in deliveries} == set(queues)
+        # A worker knows its leases by their tokens, whatever queues they are from.
+        assert len({each.token for each in deliveries}) == len(queues)
+        assert {ref.queue for ref in await session.held("me")} == set(queues)
+        assert all(each.reply == "applied" for each in await session.extend([each.ref for each in deliveries], 60.0))
+        assert await settled(session, deliveries) == 8
+
+
+async def test_a_slot_that_moves_is_followed(cluster):
+    with trio.fail_after(30):
+        await the_story_of_a_slot(cluster)
+
+
+async def the_story_of_a_slot(cluster):
+    url = url_of(cluster)
+    async with RedisBroker(url).open() as session, RedisBroker(url).open() as other:
+        await session.declare(["moving"])
+        await other.publish(publications("moving", 50))
+        slot = slot_of(Keys(url.partition("prefix=")[2], clustered=True).meta("moving"))
+        ids = [node.command("CLUSTER", "MYID") for node in cluster]
+        source = next(n for n, node in enumerate(cluster) if owns(node, slot))
+        target = (source + 1) % len(cluster)
+
+        def begin():
+            cluster[target].command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+            cluster[source].command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+
+        def move():
+            while keys := cluster[source].command("CLUSTER", "GETKEYSINSLOT", slot, 100).split():
+                cluster[source].command(
+                    "MIGRATE", cluster[target].host, cluster[target].port, "", 0, 5000, "KEYS", *keys
+                )
+            for node in (cluster[target], cluster[source], cluster[3 - source - target]):
+                node.command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+
+        first = await session.lease(["moving"], 20, 60.0, owner="me")
+        await trio.to_thread.run_sync(begin)
+        # While it is on its way nothing is changed by halves: the queue is away.
+        with pytest.raises(BrokerLostError, match="TRYAGAIN"):
+            await session.lease(["moving"], 20, 60.0, owner="me")
+        await trio.to_thread.run_sync(move)
+        second = await session.lease(["moving"], 100, 60.0, owner="me")
+        assert len(first) + len(second) == 50
+        assert await settled(other, [*first, *second]) == 50
+
+
+def owns(node, slot):
+    """Whether a node serves a slot, by its own word."""
+    for line in node.command("CLUSTER", "NODES").splitlines():
+        if "myself" in line:
+            for part in line.split()[8:]:
+                first, _, last = part.partition("-")
+                if not part.startswith("[") and int(first) <= slot <= int(last or first):
+                    return True
+    return False
+
+
+async def test_a_part_of_a_cluster_is_no_server(cluster):
+    with pytest.raises(BrokerRefusedError, match="part of a cluster; write redis\\+cluster://"):
+        async with RedisBroker(f"redis://{cluster[0].host}:{cluster[0].port}").open():
+            pytest.fail("it was opened")
+
+
+async def test_a_server_is_no_cluster(redis_server):
+    with pytest.raises(BrokerRefusedError, match="it is no cluster"):
+        async with RedisBroker(f"redis+cluster://{redis_server.host}:{redis_server.port}").open():
+            pytest.fail("it was opened")
