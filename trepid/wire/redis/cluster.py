@@ -12,7 +12,7 @@ import trio
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.household import open_household
 from trepid.wire.redis.address import RedisAddress
-from trepid.wire.redis.connection import RedisConnection, open_connection
+from trepid.wire.redis.connection import RedisConnection, kept, open_connection
 from trepid.wire.redis.faults import RedisError
 from trepid.wire.redis.servers import News, told
 from trepid.wire.redis.speech import Word
@@ -147,7 +147,7 @@ class Cluster:
                     if self._nodes.get(place) is node:
                         del self._nodes[place]
                     raise
-        return node.supervisor.current or await node.supervisor.connection()
+        return await kept(node.supervisor)
 
     @asynccontextmanager
     async def _dial(self, place: Place) -> AsyncGenerator[RedisConnection, None]:

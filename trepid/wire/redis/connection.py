@@ -16,6 +16,7 @@ from trepid.wire.redis.address import Login, RedisAddress
 from trepid.wire.redis.faults import UNFIT, RedisError, typed
 from trepid.wire.redis.speech import Speech, Word, packed
 from trepid.wire.reply import Reply
+from trepid.wire.supervision import Supervisor
 
 SHAKEN_WITHIN: Final = 5.0
 """Seconds in which a server must have answered our greeting."""
@@ -40,6 +41,11 @@ class RedisConnection:
         self.channels: set[str] = set()
         self._link = link
         self._speech = speech
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is lost."""
+        return self._link.error is not None
 
     def ask(self, *words: Word) -> Reply[Any]:
         """Send a command and return its reply, to be waited for; what comes of it is a value or a ReplyError.
@@ -100,6 +106,19 @@ class RedisConnection:
     async def wait_lost(self) -> BrokerLostError:
         """Wait until the connection is lost, and return why."""
         return await self._link.wait_lost()
+
+
+async def kept(supervisor: Supervisor[RedisConnection]) -> RedisConnection:
+    """Return the connection that a supervisor keeps, which is not one that has just been lost.
+
+    Raises:
+      BrokerLostError: if there is none for a second.
+    """
+    connection = supervisor.current
+    while connection is not None and connection.lost:
+        await supervisor.changed()
+        connection = supervisor.current
+    return connection or await supervisor.connection()
 
 
 @asynccontextmanager

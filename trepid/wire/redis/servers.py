@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Protocol, final
 
 from trepid.wire.redis.address import RedisAddress
-from trepid.wire.redis.connection import RedisConnection, open_connection
+from trepid.wire.redis.connection import RedisConnection, kept, open_connection
 from trepid.wire.redis.sentinel import find_primary
 from trepid.wire.redis.speech import Word
 from trepid.wire.supervision import Supervisor, open_supervised
@@ -68,7 +68,8 @@ class Single:
     @property
     def connected(self) -> bool:
         """Whether there is a connection at present."""
-        return self._supervisor.current is not None
+        current = self._supervisor.current
+        return current is not None and not current.lost
 
     @property
     def about(self) -> dict[str, str]:
@@ -80,12 +81,12 @@ class Single:
 
     async def call(self, key: str, *words: Word, through: float = 0.0) -> Any:  # noqa: ARG002 - one server has all keys
         """Send a command; see :meth:`RedisConnection.call`."""
-        connection = self._supervisor.current or await self._supervisor.connection()
+        connection = await kept(self._supervisor)
         return await connection.call(*words, through=through)
 
     async def listen(self, channel: str) -> None:  # noqa: ASYNC910 - on the way to a question that is a checkpoint
         """Be told what is said in a channel from now on."""
-        connection = self._supervisor.current or await self._supervisor.connection()
+        connection = await kept(self._supervisor)
         connection.listen(channel)
 
 
