@@ -215,7 +215,7 @@ async def test_a_lease_call_that_is_cancelled_loses_no_message(url):
 async def test_settlements_of_one_batch_are_answered_in_order(url):
     async with opened(url) as session:
         await put(session, *(f"m{number}" for number in range(20)))
-        got = await take(session, 20)
+        got = await take(session, 20, wait=0)
         verdicts = [DONE, Failed(OOPS, delay=60), Failed(OOPS), Returned()]
         batch = [Settlement(each.ref, verdicts[number % 4]) for number, each in enumerate(got)]
         batch.insert(5, Settlement(replace(got[0].ref, token=(1, 1)), DONE))
@@ -288,7 +288,7 @@ async def test_a_server_that_does_not_want_us_is_told_from_one_that_is_away(url,
 async def test_a_worker_runs_jobs(url):
     done = []
 
-    async def greet(name):
+    async def greet(name: str) -> None:
         done.append(name)
         if name == "again" and done.count(name) < 3:
             raise ValueError(name)

@@ -59,7 +59,7 @@ def publication(id="m", queue="q", payload=b"{}", **fields):
 
 
 async def put(session, *ids, **fields):
-    return [each.outcome.value for each in await session.publish([publication(id, **fields) for id in ids])]
+    return [each.outcome.value for each in await session.publish([publication(id, **fields) for id in ids or ("m",)])]
 
 
 async def take(session, limit=10, *, lease_for=60.0, wait=5.0, queues=("q",), owner="me"):

@@ -134,6 +134,8 @@ class Lines:
         ]
         await self._make(methods)
         self.known.add(queue)
+        # Once more: whoever waits for such a queue looks now.
+        await self.registry.write(Entry(declared=(queue,)))
 
     async def delete(self, queue: str) -> None:
         """Remove a queue with everything that waits in it."""

@@ -19,7 +19,7 @@ from trepid.errors import BrokerLostError
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, SCHEDULED, Life, Reply
-from trepid.rules.verdicts import Failed, Returned, Verdict
+from trepid.rules.verdicts import Done, Failed, Returned, Verdict
 from trepid.wire.reply import Reply as Answer
 
 
@@ -45,7 +45,8 @@ async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: 
     while left:
         delays = [delay for index in left if (delay := _delay(batch[index].verdict)) is not None]
         await lines.ways([*delays, *(each.delay or 0.0 for each in then)])
-        await lines.publisher.room()
+        if then or not all(type(batch[index].verdict) is Done for index in left):
+            await lines.publisher.room()  # an acknowledgement goes the other way, and needs none
         left, applied, answer = _start(depot, lines, batch, then, left, replies)
         if applied:
             refused = await answer.wait()
