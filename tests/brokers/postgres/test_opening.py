@@ -109,7 +109,7 @@ async def test_many_sessions_may_find_nothing_at_once(postgres_server):
         async with broker.open() as session:
             await session.declare(["q"])
             opened.append(session)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
     async with trio.open_nursery() as nursery:
         for _ in range(6):
