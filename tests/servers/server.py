@@ -22,7 +22,7 @@ def wait_until(question, what, within=20.0):
     while not question():
         if time.monotonic() > deadline:
             raise ServerError(f"within {within} s, {what}")
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
 def lives(pid):
@@ -32,6 +32,15 @@ def lives(pid):
     except OSError:
         return False
     return state not in {"Z", "X"}
+
+
+def stands_still(pid):
+    """Whether none of a process's threads runs (on systems that do not tell: yes)."""
+    for thread in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if thread.read_text().rpartition(")")[2].split()[0] not in {"T", "t", "Z", "X"}:
+                return False
+    return True
 
 
 class Server:
@@ -151,6 +160,8 @@ class Server:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):  # a child may have ended by itself
                 os.kill(pid, signal.SIGSTOP)
+        # On a busy machine a thread may run on for a moment.
+        wait_until(lambda: all(map(stands_still, self.processes())), f"{self.name} is not frozen")
 
     def resume(self):
         """Let a frozen server go on."""
