@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_MODULES = ("memory", "sqlite", "latency", "flatness")
+_MODULES = ("memory", "sqlite", "redis", "latency", "flatness")
 
 
 def main() -> None:
