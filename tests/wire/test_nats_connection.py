@@ -157,7 +157,7 @@ async def test_nobody_there(nats_server):
 
 
 async def test_what_is_no_nats_is_said_so(redis_server):
-    with pytest.raises((BrokerRefusedError, BrokerLostError), match="NATS|nothing"):
+    with pytest.raises((BrokerRefusedError, BrokerLostError), match=r"NATS|nothing"):
         async with dial(f"nats://{redis_server.host}:{redis_server.port}"):
             pytest.fail("that is Redis")
 

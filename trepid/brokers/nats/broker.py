@@ -15,12 +15,12 @@ from trepid.brokers.nats.names import PREFIX, Names
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.session import NatsSession
 from trepid.brokers.nats.topology import ACK_WAIT, WINDOW, Topology
-from trepid.errors import BrokerRefusedError, BrokerURLError
+from trepid.errors import BrokerLostError, BrokerRefusedError, BrokerURLError
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
 from trepid.wire.household import open_household
 from trepid.wire.nats.address import Address, AddressError
-from trepid.wire.nats.connection import NatsConnection
+from trepid.wire.nats.connection import NatsConnection, NoRespondersError
 from trepid.wire.nats.dialling import Dialler
 from trepid.wire.supervision import open_supervised
 
@@ -82,7 +82,7 @@ class NatsBroker(Broker):
           BrokerLostError: if nobody is there.
           UnsupportedError: if a key signs us in, and nkeys is not installed.
         """
-        clock, dialler, names = self._clock, Dialler(self._address), self._topology.names
+        dialler = Dialler(self._address)
 
         session: NatsSession | None = None
 
@@ -90,7 +90,6 @@ class NatsBroker(Broker):
         async def dial() -> AsyncGenerator[NatsConnection]:
             async with dialler.dial() as connection:
                 await self._examine(connection)
-                await clock.ask(connection, names)
                 try:
                     yield connection
                 finally:
@@ -100,7 +99,7 @@ class NatsBroker(Broker):
 
         async with open_supervised(dial) as supervisor, open_household() as household:
             connection = await supervisor.connection()
-            office = Office(JetStream(supervisor), self._topology, clock, household)
+            office = Office(JetStream(supervisor), self._topology, self._clock, household)
             session = NatsSession(office, self._capabilities(connection))
             yield session
 
@@ -114,8 +113,13 @@ class NatsBroker(Broker):
             raise BrokerRefusedError(connection.name, "it has no JetStream; start it with -js")
         try:
             await self._topology.ensure_clock(connection)
-        except JetStreamError as exc:
-            raise BrokerRefusedError(connection.name, f"JetStream will not have us: {exc.text}") from None
+            await self._clock.ask(connection, self._topology.names)
+        except (JetStreamError, NoRespondersError, BrokerLostError) as exc:
+            if self._clock.known and connection.link.error is None:
+                return  # a part of a cluster is away; what was learned of the time still holds
+            if isinstance(exc, JetStreamError):
+                raise BrokerRefusedError(connection.name, f"JetStream will not have us: {exc.text}") from None
+            raise BrokerLostError(f"{connection.name}: JetStream does not answer") from None
 
     def _capabilities(self, connection: NatsConnection) -> Capabilities:
         replicas = self._topology.replicas

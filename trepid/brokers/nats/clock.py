@@ -30,6 +30,8 @@ class Clock:
     def __init__(self) -> None:
         self._ahead = 0.0
         self._latest = 0.0
+        self.known = False
+        """Whether the server has ever been asked."""
 
     def now(self) -> float:
         """Return the server's time.  It never goes back."""
@@ -44,6 +46,7 @@ class Clock:
         found = await look(connection, last_of(names.clock, names.tick))
         if found is not None:
             self._ahead = seconds(found.at) - (before + after) / 2
+            self.known = True
 
 
 def stored_at(found: Letterbox) -> float:

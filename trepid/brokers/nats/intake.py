@@ -10,12 +10,11 @@ import trio
 
 from trepid.brokers.nats.clerk import Clerk
 from trepid.brokers.nats.keeping import Keeper
-from trepid.brokers.nats.moving import given_back
 from trepid.brokers.nats.names import LEVELS
 from trepid.brokers.nats.office import Held, Office
 from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.pulling import Pull
-from trepid.brokers.nats.sorting import Sorter
+from trepid.brokers.nats.sorting import Sorter, put_down
 from trepid.errors import BrokerLostError, TrepidError
 from trepid.ports.messages import Delivery
 from trepid.rules import lifecycle
@@ -258,10 +257,11 @@ class Intake:
         # Whoever is cancelled puts down one parcel after the other, all before the next checkpoint.
         await trio.lowlevel.checkpoint()
         parcels, self.homeless = self.homeless, []
+        now = self._office.clock.now()
         with trio.move_on_after(2 * self._office.topology.ack_wait):
             while True:
                 try:
-                    await self._office.mover.carry_out([given_back(parcel) for parcel in parcels])
+                    await self._office.mover.carry_out([put_down(parcel, now) for parcel in parcels])
                 except BrokerLostError:
                     await trio.sleep(_UNWELL_PAUSE)
                     continue
@@ -287,7 +287,9 @@ class Intake:
         try:
             await connection.deafen()
             for parcel in self.homeless:
-                copy = self._office.mover.question(given_back(parcel))
+                if not parcel.ours:
+                    continue
+                copy = self._office.mover.question(put_down(parcel, self._office.clock.now()))
                 connection.say(copy.subject, copy.payload, raw=copy.raw)
             await connection.round_trip()
         except BrokerLostError:

@@ -152,7 +152,12 @@ class JetStream:
 
     async def connection(self) -> NatsConnection:
         """Return the connection; see :meth:`Supervisor.connection`."""
-        return await self._supervisor.connection()
+        connection = await self._supervisor.connection()
+        while connection.link.error is not None:
+            # Lost just now: in a moment the supervisor knows, and looks for another.
+            await trio.lowlevel.checkpoint()
+            connection = await self._supervisor.connection()
+        return connection
 
     async def api(self, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Carry out one operation.

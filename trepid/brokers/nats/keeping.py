@@ -64,7 +64,8 @@ class Keeper:
     async def _check(self) -> None:
         """Give up the leases whose messages somebody else has replaced."""
         office = self._office
-        leases = [lease for lease in office.book.leases() if not lease.busy]
+        # Who has begun to settle may have replaced the message itself; repeating that will tell.
+        leases = [lease for lease in office.book.leases() if not lease.busy and not lease.message.tried]
         if not leases:
             return
         questions = [at_place(office.names.stream(lease.queue), lease.message.parcel.seq) for lease in leases]

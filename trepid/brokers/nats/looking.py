@@ -11,7 +11,7 @@ from trepid.brokers.nats import names as places
 from trepid.brokers.nats.jetstream import NO_CONSUMER, NO_STREAM, JetStreamError, last_of, next_of
 from trepid.brokers.nats.names import LEVELS
 from trepid.brokers.nats.office import Office
-from trepid.brokers.nats.results import Results
+from trepid.brokers.nats.results import Results, last_end
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, QueueStats
 from trepid.rules.life import State
@@ -111,7 +111,8 @@ class Looker:
         for _ in range(2):
             found = await self._office.jetstream.look_all([*questions, *self._results.questions(queue, id)])
             *live, dead = found[: len(questions)]
-            if any(live):
+            # A copy that has ended, and is there again because the server was killed, has ended all the same.
+            if max((box.seq for box in live if box is not None), default=0) > last_end(found[len(live) :]):
                 return Absent.PENDING
             latest = self._results.latest(found[len(questions) :])
             letter = None if dead is None else letters.read(dead.message)

@@ -7,9 +7,10 @@ from typing import Final, final
 
 from trepid.brokers.nats import letter as letters
 from trepid.brokers.nats import names as places
-from trepid.brokers.nats.jetstream import WRONG_LAST, JetStreamError, Outcome, Stored, last_of, storing
+from trepid.brokers.nats.jetstream import WRONG_LAST, JetStreamError, Outcome, Stored, deleting, last_of, storing
 from trepid.brokers.nats.letter import HEADER, Letter, written
 from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.results import Results
 from trepid.errors import BrokerLostError, PayloadTooLargeError, UnsupportedError
 from trepid.ports.messages import Publication
 from trepid.rules.publishing import Published, Publishing
@@ -33,6 +34,7 @@ class Publisher:
 
     def __init__(self, office: Office) -> None:
         self._office = office
+        self._results = Results(office)
 
     async def publish(self, batch: Sequence[Publication], engine: str) -> list[Published]:
         """Store messages; see :meth:`Session.publish`.
@@ -88,6 +90,14 @@ class Publisher:
             raise outcome
         stream = office.names.stream(publication.queue)
         (found,) = await office.jetstream.look_all([last_of(stream, question.subject)])
+        if found is not None and (await self._results.ended([(publication.queue, id, found.seq)]))[0]:
+            await office.jetstream.delete_all([deleting(stream, found.seq)])
+            found = None
+        if found is None:
+            # It has gone meanwhile, or was only left over.
+            (again,) = await office.jetstream.store_all([question])
+            if isinstance(again, Stored):
+                return Published(Publishing.DUPLICATE if again.duplicate else Publishing.ACCEPTED, id)
         there = None if found is None else letters.read(found.message)
         same = there is not None and tuple(there.token) == tuple(publication.token)
         return Published(Publishing.DUPLICATE if same else Publishing.EXISTING, id)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, final
 
 import msgspec
 
+from trepid.brokers.nats import letter as letters
 from trepid.brokers.nats.clock import stored_at
 from trepid.brokers.nats.jetstream import (
     WRONG_LAST,
@@ -21,6 +22,7 @@ from trepid.brokers.nats.jetstream import (
     last_of,
     storing,
 )
+from trepid.brokers.nats.names import DEAD
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.topology import TIERS, tier
 from trepid.errors import BrokerLostError
@@ -78,6 +80,16 @@ def slip_of(found: Letterbox) -> Slip | None:
         return None if value is None else _decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+
+
+def last_end(found: Sequence[Letterbox | None]) -> int:
+    """Return the latest copy that some results and dead letters are of; 0 if there are none."""
+    last = 0
+    for box in found:
+        if box is not None:
+            slip, letter = slip_of(box), letters.read(box.message)
+            last = max(last, slip.seq if slip is not None else 0, letter.of if letter is not None else 0)
+    return last
 
 
 @final
@@ -151,6 +163,20 @@ class Results:
             return None
         payload = box.message.payload if slip.plain else None
         return slip, Ending(State.DONE, payload, slip.unreadable, slip.error)
+
+    async def ended(self, messages: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Return for each message (queue, id, place of the copy) whether that copy had ended already.
+
+        A server that is killed forgets the deletions of its last seconds: what was settled then is there again.  The
+        result or the dead letter, which was stored before, is there as well, and tells.
+        """
+        names, questions = self._office.names, list[Question]()
+        for queue, id, _ in messages:
+            questions += self.questions(queue, id)
+            questions.append(last_of(names.stream(queue), names.message(queue, DEAD, id)))
+        found = await self._office.jetstream.look_all(questions)
+        each = len(TIERS) + 1
+        return [last_end(found[at * each : (at + 1) * each]) >= seq for at, (_, _, seq) in enumerate(messages)]
 
     async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
         """Forget what earlier runs under these ids (queue, id) have left."""

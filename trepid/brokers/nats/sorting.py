@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from trepid.brokers.nats import names as places
 from trepid.brokers.nats.letter import Letter
-from trepid.brokers.nats.moving import Move, due_now, parked
+from trepid.brokers.nats.moving import Move, due_now, given_back, parked
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.parcel import Parcel, not_before
+from trepid.brokers.nats.results import Results
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, READY, Life
 
@@ -70,12 +71,19 @@ def buried(parcel: Parcel, letter: Letter) -> Move:
     return Move(parcel, replace(letter, of=parcel.seq), places.DEAD, f"dead:{parcel.seq}")
 
 
+def put_down(parcel: Parcel, now: float) -> Move:
+    """A message that came to nobody goes back, uncounted, unless whoever had it before has crashed."""
+    lost = parcel.deliveries > 1 and parcel.ours and not parcel.letter.waits
+    return crashed(parcel, now) if lost else given_back(parcel)
+
+
 @final
 class Sorter:
     """Carries out what :func:`sort` decides."""
 
     def __init__(self, office: Office) -> None:
         self._office = office
+        self._results = Results(office)
 
     async def sort_all(self, parcels: Sequence[Parcel]) -> tuple[list[tuple[Parcel, Life]], bool]:
         """Return what can be leased now, and whether anything was moved that may be leased in its new place.
@@ -96,6 +104,7 @@ class Sorter:
                 moves.append(move)
             elif wait is not None:
                 connection.say(parcel.message.reply, not_before(wait))
+        await self._end_again(moves)
         if moves:
             moved = await office.mover.carry_out(moves)
             for move, done in zip(moves, moved, strict=True):
@@ -104,3 +113,16 @@ class Sorter:
                 if done and move.place == places.DEAD:
                     connection.say(office.names.over(move.parcel.queue, move.parcel.letter.id))
         return ready, bool(moves)
+
+    async def _end_again(self, moves: list[Move]) -> None:
+        """Let those moves only delete whose messages had ended before somebody seemed to crash."""
+        again = [
+            number for number, move in enumerate(moves) if move.parcel.deliveries > 1 and not move.parcel.letter.waits
+        ]
+        if not again:
+            return
+        parcels = [moves[number].parcel for number in again]
+        ended = await self._results.ended([(parcel.queue, parcel.letter.id, parcel.seq) for parcel in parcels])
+        for number, parcel, over in zip(again, parcels, ended, strict=True):
+            if over:
+                moves[number] = Move(parcel, None)

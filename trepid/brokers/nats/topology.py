@@ -10,13 +10,15 @@ import attrs
 from trepid.brokers.nats import names
 from trepid.brokers.nats.jetstream import NAME_IN_USE, NO_CONSUMER, NO_STREAM, JetStreamError, api
 from trepid.brokers.nats.names import Names
-from trepid.errors import BrokerRefusedError
+from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.nats.connection import NatsConnection
 
 ACK_WAIT: Final = 12.0
 """Seconds after which the server takes a message back from a session that is not heard of."""
 WINDOW: Final = 120.0
 """Seconds in which the server recognises a repeated publish.  It keeps some 200 bytes for each in memory."""
+_FOR_NOW: Final = frozenset({10005, 10008, 10009, 10074, 10118})
+"""A cluster without its leader, or with too few servers."""
 _NANOSECONDS: Final = 1_000_000_000
 _DAY: Final = 86_400
 
@@ -54,6 +56,8 @@ class Topology:
         await self._stream(connection, stream, [self.names.subjects(queue)], max_age=0)
         for place in names.PLACES:
             await self._consumer(connection, stream, place, self.names.subjects(queue, place))
+        # While a server of a cluster is away nothing can be made, so what will surely be used is made now.
+        await self.ensure_results(connection, "day")
 
     async def ensure_results(self, connection: NatsConnection, tier: str) -> None:
         """Make a stream of results."""
@@ -66,7 +70,7 @@ class Topology:
 
     async def ensure_clock(self, connection: NatsConnection) -> None:
         """Make the stream that is asked for the time; it is in memory, and holds one message."""
-        await self._stream(connection, self.names.clock, [self.names.tick], max_age=60, storage="memory", replicas=1)
+        await self._stream(connection, self.names.clock, [self.names.tick], max_age=60, storage="memory")
 
     async def _stream(
         self,
@@ -76,7 +80,6 @@ class Topology:
         *,
         max_age: int,
         storage: str = "file",
-        replicas: int | None = None,
     ) -> None:
         wanted: dict[str, Any] = {
             "name": name,
@@ -86,7 +89,7 @@ class Topology:
             "storage": storage,
             "max_msgs_per_subject": 1,
             "max_age": max_age * _NANOSECONDS,
-            "num_replicas": replicas or self.replicas,
+            "num_replicas": self.replicas,
             # The window may be no longer than what it is a window on.
             "duplicate_window": int(min(WINDOW, max_age or WINDOW)) * _NANOSECONDS,
         }
@@ -145,4 +148,6 @@ def _compare(
 def _refused(connection: NatsConnection, what: str, exc: JetStreamError) -> Exception:
     if exc.number == NO_STREAM:
         return exc
+    if exc.number in _FOR_NOW:
+        return BrokerLostError(f"{connection.name}: {what} cannot be made at present: {exc.text}")
     return BrokerRefusedError(connection.name, f"{what} cannot be made: {exc.text}")

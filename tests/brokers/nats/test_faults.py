@@ -1,0 +1,240 @@
+"""Faults of the server and of the wire: nothing that was accepted is lost, and workers go on by themselves."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import trepid
+from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, take
+from tests.servers.proxy import open_proxy
+from trepid.brokers.nats import NatsBroker
+from trepid.brokers.nats.jetstream import api
+from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
+from trepid.rules.life import Reply
+from trepid.rules.publishing import Publishing
+from trepid.rules.verdicts import Failed, Failure
+
+OOPS = Failure("ValueError", "oops")
+
+
+@asynccontextmanager
+async def open_session(url, **options):
+    async with NatsBroker(url, **options).open() as session:
+        await session.declare(["q"])
+        yield session
+
+
+async def back(session, within=5.0):
+    """Wait until the session serves again."""
+    with trio.fail_after(within):
+        while True:
+            try:
+                return await session.stats("q")
+            except BrokerLostError:
+                await trio.sleep(0.02)
+
+
+async def test_a_server_without_jetstream_is_refused(own_nats):
+    server = own_nats(jetstream=False)
+    with pytest.raises(BrokerRefusedError, match="no JetStream"):
+        async with NatsBroker(server.url).open():
+            pytest.fail("it was opened")
+
+
+async def test_who_may_not_use_jetstream_is_refused(own_nats):
+    permissions = '{ users: [ { user: a, password: hunter2, permissions: { publish: ["nothing"] } } ] }'
+    server = own_nats(options={"authorization": permissions})
+    with pytest.raises(BrokerRefusedError, match="Permissions Violation") as caught:
+        async with NatsBroker(f"nats://a:hunter2@{server.host}:{server.port}").open():
+            pytest.fail("it was opened")
+    assert "hunter2" not in f"{caught.value}{caught.value!r}"
+
+
+async def test_nobody_there():
+    with pytest.raises(BrokerLostError, match="nobody answers"):
+        async with NatsBroker("nats://user:hunter2@127.0.0.1:1").open():
+            pytest.fail("it was opened")
+
+
+async def test_a_stream_that_does_not_fit_is_refused(nats_server):
+    broker = fresh_broker(nats_server, prefix="misfit")
+    async with open_wire(nats_server.url) as connection:
+        config = {"name": "misfit-queue-q", "subjects": ["misfit.queue.q.*.*"], "retention": "workqueue"}
+        await api(connection, "STREAM.CREATE.misfit-queue-q", config)
+    async with broker.open() as session:
+        with pytest.raises(BrokerRefusedError, match="misfit-queue-q has retention='workqueue' where Trepid needs"):
+            await session.declare(["q"])
+
+
+async def test_too_large_a_message_is_refused_and_the_connection_lives(own_nats):
+    server = own_nats(options={"max_payload": "8KB"})
+    async with open_session(server.url) as session:
+        with pytest.raises(PayloadTooLargeError, match="10,000 bytes are more than the 7,"):
+            await session.publish([publication("small"), publication("large", payload=bytes(10_000))])
+        assert await take(session) == []
+        assert session.connected
+
+
+async def test_what_is_lacking_is_refused_by_name(nats_server):
+    async with fresh_broker(nats_server).open() as session:
+        await session.declare(["q"])
+        for operation in (
+            lambda: session.publish([publication(unique=trepid.Unique("k"))]),
+            lambda: session.cancel("q", ["m"], "no"),
+            lambda: session.pause("q"),
+            lambda: session.resume("q"),
+            lambda: session.get("q", "m"),
+            lambda: session.peek("q", trepid.State.READY),
+            lambda: session.purge("q", [trepid.State.READY], ["m"]),
+        ):
+            with pytest.raises(UnsupportedError, match=r"NATS 2\."):
+                await operation()
+
+
+async def test_a_killed_server_comes_back_with_everything(own_nats):
+    server = own_nats()
+    async with open_session(server.url) as session:
+        await session.publish([publication(f"m{number}") for number in range(20)])
+        await session.publish([publication("later", delay=4.0), publication("much later", delay=3600.0)])
+        held = await take(session, 5)
+        await settle(session, held[0], Failed(OOPS))
+        server.kill()
+        with pytest.raises(BrokerLostError):
+            await session.publish([publication("lost")])
+        while session.connected:
+            await session._office.jetstream.changed()
+        await trio.to_thread.run_sync(server.start)
+        await back(session)
+        # Leases outlive the server: nobody else was given their messages.
+        for delivery in held[1:]:
+            assert await settle(session, delivery) is Reply.APPLIED
+        ids = await drained(session, 16, within=15)
+        assert sorted(ids) == sorted(["later", *(f"m{number}" for number in range(5, 20))])
+        stats = await session.stats("q")
+        assert (stats.scheduled, stats.dead) == (1, 1)
+        # A server that is killed forgets the deletions of its last seconds; the dead letter is dead all the same.
+        assert (await session.result("q", held[0].id)).reason == "failed"
+        (reply,) = await session.publish([publication(held[0].id)])
+        assert reply.outcome is Publishing.ACCEPTED
+        assert await drained(session, 1) == [held[0].id]
+
+
+async def test_a_worker_goes_on_when_the_server_returns(own_nats):
+    server = own_nats()
+    ran = []
+    more = trio.Event()
+
+    async def job(number: int) -> None:
+        await trio.lowlevel.checkpoint()
+        ran.append(number)
+        more.set()
+
+    actor = trepid.Actor(job, name="job")
+    async with trepid.open_connection(server.url) as connection, trio.open_nursery() as nursery:
+        running = await nursery.start(trepid.Worker(actor).run, connection)
+        await connection.enqueue(actor.job(1))
+        with trio.fail_after(5):
+            await more.wait()
+        for number in (2, 3):
+            server.kill()
+            await trio.sleep(1.5)
+            await trio.to_thread.run_sync(server.start)
+            more = trio.Event()
+            with trio.fail_after(5):
+                while True:
+                    try:
+                        await connection.enqueue(actor.job(number))
+                        break
+                    except BrokerLostError:
+                        await trio.sleep(0.05)
+                await more.wait()
+        running.stop()
+    assert ran == [1, 2, 3]
+
+
+async def test_a_lost_reply_to_a_publish_is_a_duplicate(nats_server):
+    async with open_proxy(nats_server.host, nats_server.port) as proxy:
+        url = f"{proxy.instead(nats_server.url)}?prefix=lostpublish"
+        async with open_session(url) as session:
+            again = publication()
+            proxy.drop_replies_after(0, then_reset=True)
+            with pytest.raises(BrokerLostError):
+                await session.publish([again])
+            await back(session)
+            (reply,) = await session.publish([again])
+            assert reply.outcome is Publishing.DUPLICATE
+            assert await drained(session, 1) == ["m"]
+
+
+@pytest.mark.parametrize("verdict", ["done", "failed", "retried", "kept"])
+async def test_a_lost_reply_to_a_settlement_is_repeated(nats_server, verdict):
+    from trepid.rules.verdicts import Done
+
+    verdicts = {
+        "done": Done(None, 0),
+        "kept": Done(b"1", 60.0),
+        "failed": Failed(OOPS),
+        "retried": Failed(OOPS, delay=60.0),
+    }
+    async with open_proxy(nats_server.host, nats_server.port) as proxy:
+        url = f"{proxy.instead(nats_server.url)}?prefix=lost{verdict}"
+        async with open_session(url) as session:
+            await session.publish([publication()])
+            (delivery,) = await take(session)
+            for swallowed in (0, 200, 400, 700):
+                proxy.drop_replies_after(swallowed, then_reset=True)
+                try:
+                    reply = await settle(session, delivery, verdicts[verdict])
+                except BrokerLostError:
+                    await back(session)
+                    proxy.drop_replies_after(None)
+                    reply = await settle(session, delivery, verdicts[verdict])
+                proxy.drop_replies_after(None)
+                assert reply in (Reply.APPLIED, Reply.REPEATED)
+                if session.connected and reply is Reply.APPLIED:
+                    break
+            stats = await back(session)
+            assert (stats.live, stats.dead) == {"failed": (0, 1), "retried": (1, 0)}.get(verdict, (0, 0))
+            assert await settle(session, delivery, verdicts[verdict]) is Reply.REPEATED
+
+
+async def test_a_black_hole_is_noticed_and_left(nats_server):
+    async with (
+        open_proxy(nats_server.host, nats_server.port) as proxy,
+        open_session(f"{proxy.instead(nats_server.url)}?prefix=hole") as session,
+    ):
+        await session.publish([publication()])
+        proxy.black_hole(True)
+        with trio.fail_after(12), pytest.raises(BrokerLostError):
+            await take(session, wait=60)
+        proxy.black_hole(False)
+        await back(session)
+        # What was sent into the hole is handed out again, once the server has missed us.
+        assert await drained(session, 1, within=30) == ["m"]
+
+
+async def test_one_byte_at_a_time(nats_server):
+    async with open_proxy(nats_server.host, nats_server.port) as proxy:
+        proxy.slice(1)
+        async with open_session(f"{proxy.instead(nats_server.url)}?prefix=slices") as session:
+            await session.publish([publication(f"m{number}", payload=bytes([number])) for number in range(20)])
+            assert await drained(session, 20) == [f"m{number}" for number in range(20)]
+
+
+async def test_a_server_that_leaves_is_left_for_another(own_nats_cluster):
+    nodes = await trio.to_thread.run_sync(own_nats_cluster)
+    hosts = ",".join(f"{node.host}:{node.port}" for node in nodes)
+    async with open_session(f"nats://{hosts}?replicas=3") as session:
+        await session.publish([publication(f"m{number}") for number in range(10)])
+        held = await take(session, 5)
+        first = session._office.jetstream.current.name
+        (leaving,) = [node for node in nodes if first.endswith(f":{node.port}")]
+        leaving.lame_duck()
+        with trio.fail_after(15):
+            while session._office.jetstream.current is None or session._office.jetstream.current.name == first:
+                await session._office.jetstream.changed()
+        await back(session, within=15)
+        for delivery in held:
+            assert await settle(session, delivery) is Reply.APPLIED
+        assert len(await drained(session, 5, within=30)) == 5
