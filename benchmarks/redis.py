@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,7 @@ _PREFIXES = itertools.count()
 
 
 @contextmanager
-def server(*, durable: bool) -> Iterator[str]:
+def server(*, durable: bool) -> Generator[str, None, None]:
     """Start a private server and yield the URL of its socket."""
     with tempfile.TemporaryDirectory(prefix="trepid-bench-") as folder:
         socket = Path(folder) / "redis.sock"
