@@ -7,7 +7,7 @@ must still get through.  They live and die together.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar, final
 
 import trio
@@ -23,6 +23,8 @@ from trepid.wire.household import open_household
 
 NOT_FOUND: Final = 404
 _REFUSED: Final = 403
+_REGISTRY_WITHIN: Final = 1.0
+_CONFIRMED_WITHIN: Final = 5.0
 T = TypeVar("T")
 
 
@@ -64,6 +66,19 @@ class Lines:
         self._error = self._error or error
         self.registry.lost(error)
         self._lost.set()
+
+    async def watch_confirmations(self) -> None:
+        """Give the lines up if the server confirms nothing any more; a task beside them.
+
+        While a killed server boots, a quorum queue may take messages before it has a leader, and then never confirms
+        them to the channel that sent them.
+        """
+        while True:
+            oldest = self.out.oldest
+            await trio.sleep(_CONFIRMED_WITHIN)
+            if oldest is not None and oldest == self.out.oldest and self.publisher.blocked is None:
+                self.publisher.link.lose(f"no confirmation for {_CONFIRMED_WITHIN:g} s")
+                return
 
     def _out_lost(self, error: Exception) -> None:
         # Nothing but a mistake, or somebody who deletes our exchanges, closes this channel.
@@ -217,14 +232,31 @@ async def open_lines(address: Address, news: Callable[[], None]) -> AsyncGenerat
         open_household() as household,
     ):
         out = await publisher.channel(confirming=True)
-        registry = Registry(address.names, out, news)
+        registry = Registry(address.names, await publisher.channel(confirming=True), news)
         lines = Lines(publisher, consumer, out, registry, address.names)
         household.start_soon(lines.watch, publisher, name=f"watch the publishing connection to {publisher.name}")
         household.start_soon(lines.watch, consumer, name=f"watch the consuming connection to {consumer.name}")
-        stream = _queue(address.names.registry, topology.recording())
-        try:
-            await lines.apart(lambda channel: channel.call(stream))
-            await registry.follow(consumer)
-        except ChannelClosedError as exc:
-            raise BrokerRefusedError(consumer.name, f"its registry cannot be used: {exc}") from None
+        household.start_soon(lines.watch_confirmations, name=f"confirmations of {publisher.name}")
+        # A server that was killed takes seconds to find its streams again; nobody needs to wait for that.
+        with trio.move_on_after(_REGISTRY_WITHIN), suppress(ChannelClosedError):
+            await lines.apart(lambda channel: channel.call(_registry(address.names)))
+        household.start_soon(_follow, lines, name=f"registry of {consumer.name}")
         yield lines
+
+
+def _registry(names: Names) -> commands.Queue.Declare:
+    return _queue(names.registry, topology.recording())
+
+
+async def _follow(lines: Lines) -> None:
+    """Follow the registry; where that does not work, it may a second later."""
+    while True:
+        try:
+            await lines.apart(lambda channel: channel.call(_registry(lines.names)))
+            await lines.registry.follow(lines.consumer)
+        except (ChannelClosedError, BrokerRefusedError):
+            await trio.sleep(1)
+        except BrokerLostError:
+            return  # and so is everything else
+        else:
+            return

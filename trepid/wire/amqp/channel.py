@@ -219,6 +219,11 @@ class Channel:
         self._pending[self._published] = _Pending(batch, index, properties)
         batch.expect()
 
+    @property
+    def oldest(self) -> int | None:
+        """The number of the first message that is not confirmed, or None if all are."""
+        return next(iter(self._pending), None)
+
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge a message, or all up to it.  Never waits."""
         self._check()

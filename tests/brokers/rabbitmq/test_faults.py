@@ -1,0 +1,245 @@
+"""The RabbitMQ engine when the world is bad: killed servers, cut wires, full memories, frozen workers."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, put, settle, take
+from tests.servers.proxy import open_proxy
+from trepid.brokers.rabbitmq import RabbitMQBroker
+from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.rules.verdicts import Done, Failed
+
+DONE = Done(b"1", 60)
+
+
+async def blocking(function, *args):
+    return await trio.to_thread.run_sync(function, *args)
+
+
+async def until(condition, within=20.0):
+    """Wait for what no event announces."""
+    with trio.fail_after(within):
+        while not condition():
+            await trio.sleep(0.02)
+
+
+async def drain(session, count, within=40.0):
+    """Lease and settle messages, through whatever is lost meanwhile, until so many have come; return their crashes."""
+    crashes = {}
+    with trio.fail_after(within):
+        while len(crashes) < count:
+            try:
+                for delivery in await take(session, 100, wait=1):
+                    if await settle(session, delivery, DONE) == "applied":
+                        crashes[delivery.id] = delivery.crashes
+            except BrokerLostError:
+                await trio.sleep(0.1)
+    return crashes
+
+
+async def test_a_killed_server_loses_nothing_and_voids_the_leases(own_rabbitmq):
+    server = await blocking(own_rabbitmq)
+    async with RabbitMQBroker(new_url(server.url)).open() as session:
+        await session.declare(["q"])
+        await put(session, *(f"m{number}" for number in range(50)))
+        leased = await take(session, 10, wait=0)
+        server.kill()
+        await until(lambda: not session.connected)
+        (extension,) = await session.extend([leased[0].ref], 60)
+        assert extension.reply == "superseded"
+        with pytest.raises(BrokerLostError):
+            await put(session, "x")
+        assert await settle(session, leased[0], DONE) == "superseded"
+        await blocking(server.start)
+        with trio.fail_after(5):
+            while not session.connected:
+                await trio.sleep(0.02)
+        crashes = await drain(session, 50, within=60)
+        assert set(crashes) == {f"m{number}" for number in range(50)}
+        assert {id for id, count in crashes.items() if count} == {each.id for each in leased}
+
+
+async def test_connections_closed_by_the_server_are_made_again(own_rabbitmq):
+    server = await blocking(own_rabbitmq)
+    async with RabbitMQBroker(new_url(server.url)).open() as session:
+        await session.declare(["q"])
+        await put(session, "a", "b")
+        (a, _) = await take(session, 2, wait=0)
+        await blocking(server.ctl, "close_all_connections", "maintenance")
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert await settle(session, a, DONE) == "superseded"
+        assert await drain(session, 2) == {"a": 1, "b": 1}
+        with pytest.raises(BrokerLostError, match="320.*maintenance"):
+            raise session._supervisor._error
+
+
+@pytest.mark.parametrize("fault", ["reset", "hang_up"])
+async def test_a_cut_wire_is_mended(rabbitmq_server, fault):
+    url = new_url(rabbitmq_server.url)
+    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
+        async with RabbitMQBroker(proxy.instead(url)).open() as session:
+            await session.declare(["q"])
+            await put(session, "a")
+            (delivery,) = await take(session)
+            getattr(proxy, fault)()
+            await until(lambda: session._supervisor.losses == 1 and session.connected)
+            assert (await session.extend([delivery.ref], 60))[0].reply == "superseded"
+            assert await drain(session, 1) == {"a": 1}
+    await demolish(url)
+
+
+async def test_a_black_hole_is_noticed_by_heartbeats(rabbitmq_server):
+    url = new_url(rabbitmq_server.url, heartbeat=1)
+    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
+        async with RabbitMQBroker(proxy.instead(url)).open() as session:
+            await session.declare(["q"])
+            await put(session, "a")
+            await trio.sleep(3)
+            assert session._supervisor.losses == 0, "silence with heartbeats is no loss"
+            proxy.black_hole(True)
+            await until(lambda: not session.connected, within=5)
+            proxy.black_hole(False)
+            await until(lambda: session.connected)
+            assert set(await drain(session, 1)) == {"a"}
+    await demolish(url)
+
+
+async def test_a_lost_answer_leaves_the_outcome_open_and_no_wrong_one(rabbitmq_server):
+    url = new_url(rabbitmq_server.url)
+    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
+        async with RabbitMQBroker(proxy.instead(url)).open() as session:
+            await session.declare(["q"])
+            await put(session, "first")
+            proxy.drop_replies_after(0, then_reset=True)
+            with pytest.raises(BrokerLostError):
+                await put(session, "second")
+            await until(lambda: session.connected)
+            assert set(await drain(session, 2)) == {"first", "second"}
+    await demolish(url)
+
+
+async def test_a_server_without_room_lets_publishers_wait_and_workers_settle(own_rabbitmq):
+    server = await blocking(own_rabbitmq)
+    async with RabbitMQBroker(new_url(server.url)).open() as session:
+        await session.declare(["q"])
+        await put(session, "a", "b")
+        a, b = await take(session, 2, wait=0)
+        await blocking(server.ctl, "set_vm_memory_high_watermark", "absolute", "1MB")
+        lines = await session._supervisor.connection()
+        with trio.move_on_after(3) as scope:  # the first one is sent, and blocks the connection behind it
+            await put(session, "c")
+        await until(lambda: lines.publisher.blocked)
+        with trio.move_on_after(0.5) as scope:
+            await put(session, "never sent")
+        assert scope.cancelled_caught
+        assert await settle(session, a, DONE) == "applied", "what needs no copy goes through"
+        with trio.move_on_after(0.5) as scope:
+            await settle(session, b, Failed(OOPS, delay=0))
+        assert scope.cancelled_caught, "and what needs one waits"
+        await blocking(server.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
+        await until(lambda: not lines.publisher.blocked)
+        assert await settle(session, b, Failed(OOPS, delay=0)) == "applied"
+        assert await put(session, "d") == ["accepted"]
+        assert session._supervisor.losses == 0
+        assert set(await drain(session, 3)) == {"b", "c", "d"}
+
+
+async def test_a_channel_that_the_server_closes_takes_its_leases_along_and_nothing_else(rabbitmq_server):
+    """As it does to a consumer that has held a message for longer than its ``consumer_timeout``: 406."""
+    async with opened(new_url(rabbitmq_server.url), "q", "other") as session:
+        await put(session, "slow")
+        await put(session, "elsewhere", queue="other")
+        (elsewhere,) = await take(session, queues=["other"])
+        (slow,) = await take(session)
+        session._depot.taps["q"].channel.ack(99_999)  # a tag of nobody: the server closes the channel
+        with trio.fail_after(10):
+            while (await session.extend([slow.ref], 60))[0].reply == "applied":
+                await trio.sleep(0.01)
+        assert (await session.extend([slow.ref], 60))[0].reply == "superseded"
+        assert await settle(session, slow, DONE) == "superseded"
+        assert session._supervisor.losses == 0
+        assert await settle(session, elsewhere, DONE) == "applied"
+        assert await drain(session, 1) == {"slow": 1}
+
+
+STOPPED = """
+import sys, trio
+from tests.brokers.rabbitmq.tools import settle, take
+from trepid.brokers.rabbitmq import RabbitMQBroker
+from trepid.rules.verdicts import Done
+
+async def main():
+    async with RabbitMQBroker(sys.argv[1]).open() as session:
+        (delivery,) = await take(session, lease_for=3600)
+        print("leased", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        await trio.sleep(0.5)
+        print((await session.extend([delivery.ref], 3600))[0].reply.value, flush=True)
+        print(await settle(session, delivery, Done(None, 0)), flush=True)
+
+trio.run(main)
+"""
+
+
+async def test_a_worker_that_was_frozen_past_its_heartbeats_is_refused(rabbitmq_server):
+    url = new_url(rabbitmq_server.url, heartbeat=1)
+    async with opened(url) as session:
+        await put(session)
+        worker = subprocess.Popen(
+            [sys.executable, "-c", STOPPED, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+        with worker:
+            try:
+                assert await blocking(worker.stdout.readline) == "leased\n"
+                worker.send_signal(signal.SIGSTOP)
+                with trio.fail_after(30):
+                    (delivery,) = await take(session, wait=30)
+                assert delivery.crashes == 1
+                worker.send_signal(signal.SIGCONT)
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                assert await blocking(worker.stdout.readline) == "superseded\n"
+                assert await blocking(worker.stdout.readline) == "superseded\n"
+                assert await settle(session, delivery, DONE) == "applied"
+            finally:
+                worker.kill()
+
+
+async def test_tls_is_verified(own_rabbitmq, certificates):
+    server = await blocking(lambda: own_rabbitmq(tls=True))
+    trusted = f"{server.url}?cafile={certificates.ca}"
+    async with RabbitMQBroker(trusted).open() as session:
+        await session.declare(["q"])
+        assert await put(session) == ["accepted"]
+    with pytest.raises(BrokerRefusedError, match="certificate"):
+        async with RabbitMQBroker(server.url).open():
+            pytest.fail("the certificate is nobody's")
+    with pytest.raises(BrokerRefusedError, match="certificate"):
+        async with RabbitMQBroker(trusted.replace("127.0.0.1", "127.0.0.2")).open():
+            pytest.fail("the certificate is for another host")
+    with pytest.raises((BrokerRefusedError, BrokerLostError)):
+        async with RabbitMQBroker(server.url.replace("amqps", "amqp")).open():
+            pytest.fail("the server speaks TLS")
+
+
+async def test_what_is_no_rabbitmq_is_refused(nats_server):
+    with pytest.raises((BrokerRefusedError, BrokerLostError), match="makes no sense|closed"):
+        async with RabbitMQBroker(f"amqp://{nats_server.host}:{nats_server.port}").open():
+            pytest.fail("it is NATS")
+
+
+async def test_without_permissions_it_says_so(own_rabbitmq):
+    server = await blocking(lambda: own_rabbitmq(users={"reader": ("secret", "^$", "^$", ".*")}))
+    with pytest.raises(BrokerRefusedError, match="does not let us: ACCESS_REFUSED") as caught:
+        async with RabbitMQBroker(server.vhost_url("/", user="reader", password="secret")).open():
+            pytest.fail("it may not declare anything")
+    assert "secret" not in str(caught.value)
