@@ -85,7 +85,8 @@ class Intake:
         ready: list[tuple[Parcel, Life]] = []
         try:
             while True:
-                ready = await self._gathered(caller, known)
+                # Who was woken by a message gets that at once; whatever else there may be is for the next call.
+                ready = await self._gathered(caller, () if caller.parcels else known)
                 rest = asked + wait - trio.current_time()
                 if ready or rest <= 0:
                     break

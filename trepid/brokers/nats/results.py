@@ -98,6 +98,8 @@ class Results:
 
     def __init__(self, office: Office) -> None:
         self._office = office
+        # Where earlier results are looked for before nothing is kept; the others are hardly ever used.
+        self._used = {"day"}
 
     def _question(self, result: Result, last: int) -> Question:
         done = result.done
@@ -114,11 +116,13 @@ class Results:
     async def store(self, results: Sequence[Result]) -> list[bool]:
         """Store results, and return for each whether no later copy of its message has one already."""
         office = self._office
+        self._used |= {tier(result.done.keep) for result in results}
         outcomes = await office.jetstream.store_all([self._question(result, 0) for result in results])
         stored: list[bool] = []
         for result, outcome in zip(results, outcomes, strict=True):
             if isinstance(outcome, NoRespondersError):
-                await office.topology.ensure_results(await office.jetstream.connection(), tier(result.done.keep))
+                kept = tier(result.done.keep)
+                await office.topology.ensure_results(await office.jetstream.connection(), kept)
                 stored.append(await self._replace(result))
             elif isinstance(outcome, Stored):
                 stored.append(True)
@@ -180,13 +184,14 @@ class Results:
 
     async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
         """Forget what earlier runs under these ids (queue, id) have left."""
+        names = self._office.names
         questions = [
-            (tier, question) for each in messages for tier, question in zip(TIERS, self.questions(*each), strict=True)
+            (kept, last_of(names.results(kept), names.result(kept, *each))) for each in messages for kept in self._used
         ]
         found = await self._office.jetstream.look_all([question for _, question in questions])
         deletions = [
-            deleting(self._office.names.results(tier), box.seq)
-            for (tier, _), box in zip(questions, found, strict=True)
+            deleting(names.results(kept), box.seq)
+            for (kept, _), box in zip(questions, found, strict=True)
             if box is not None
         ]
         if deletions:
