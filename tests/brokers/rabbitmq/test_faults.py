@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -74,52 +75,58 @@ async def test_connections_closed_by_the_server_are_made_again(own_rabbitmq):
         await until(lambda: session._supervisor.losses == 1 and session.connected)
         assert await settle(session, a, DONE) == "superseded"
         assert await drain(session, 2) == {"a": 1, "b": 1}
-        with pytest.raises(BrokerLostError, match="320.*maintenance"):
+        with pytest.raises(BrokerLostError, match=r"320.*maintenance"):
             raise session._supervisor._error
 
 
 @pytest.mark.parametrize("fault", ["reset", "hang_up"])
 async def test_a_cut_wire_is_mended(rabbitmq_server, fault):
     url = new_url(rabbitmq_server.url)
-    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
-        async with RabbitMQBroker(proxy.instead(url)).open() as session:
-            await session.declare(["q"])
-            await put(session, "a")
-            (delivery,) = await take(session)
-            getattr(proxy, fault)()
-            await until(lambda: session._supervisor.losses == 1 and session.connected)
-            assert (await session.extend([delivery.ref], 60))[0].reply == "superseded"
-            assert await drain(session, 1) == {"a": 1}
+    async with (
+        open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy,
+        RabbitMQBroker(proxy.instead(url)).open() as session,
+    ):
+        await session.declare(["q"])
+        await put(session, "a")
+        (delivery,) = await take(session)
+        getattr(proxy, fault)()
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert (await session.extend([delivery.ref], 60))[0].reply == "superseded"
+        assert await drain(session, 1) == {"a": 1}
     await demolish(url)
 
 
 async def test_a_black_hole_is_noticed_by_heartbeats(rabbitmq_server):
     url = new_url(rabbitmq_server.url, heartbeat=1)
-    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
-        async with RabbitMQBroker(proxy.instead(url)).open() as session:
-            await session.declare(["q"])
-            await put(session, "a")
-            await trio.sleep(3)
-            assert session._supervisor.losses == 0, "silence with heartbeats is no loss"
-            proxy.black_hole(True)
-            await until(lambda: not session.connected, within=5)
-            proxy.black_hole(False)
-            await until(lambda: session.connected)
-            assert set(await drain(session, 1)) == {"a"}
+    async with (
+        open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy,
+        RabbitMQBroker(proxy.instead(url)).open() as session,
+    ):
+        await session.declare(["q"])
+        await put(session, "a")
+        await trio.sleep(3)
+        assert session._supervisor.losses == 0, "silence with heartbeats is no loss"
+        proxy.black_hole(True)
+        await until(lambda: not session.connected, within=5)
+        proxy.black_hole(False)
+        await until(lambda: session.connected)
+        assert set(await drain(session, 1)) == {"a"}
     await demolish(url)
 
 
 async def test_a_lost_answer_leaves_the_outcome_open_and_no_wrong_one(rabbitmq_server):
     url = new_url(rabbitmq_server.url)
-    async with open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy:
-        async with RabbitMQBroker(proxy.instead(url)).open() as session:
-            await session.declare(["q"])
-            await put(session, "first")
-            proxy.drop_replies_after(0, then_reset=True)
-            with pytest.raises(BrokerLostError):
-                await put(session, "second")
-            await until(lambda: session.connected)
-            assert set(await drain(session, 2)) == {"first", "second"}
+    async with (
+        open_proxy(rabbitmq_server.host, rabbitmq_server.port) as proxy,
+        RabbitMQBroker(proxy.instead(url)).open() as session,
+    ):
+        await session.declare(["q"])
+        await put(session, "first")
+        proxy.drop_replies_after(0, then_reset=True)
+        with pytest.raises(BrokerLostError):
+            await put(session, "second")
+        await until(lambda: session.connected)
+        assert set(await drain(session, 2)) == {"first", "second"}
     await demolish(url)
 
 
@@ -195,7 +202,7 @@ async def test_a_worker_that_was_frozen_past_its_heartbeats_is_refused(rabbitmq_
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
         )
         with worker:
             try:
@@ -232,7 +239,7 @@ async def test_tls_is_verified(own_rabbitmq, certificates):
 
 
 async def test_what_is_no_rabbitmq_is_refused(nats_server):
-    with pytest.raises((BrokerRefusedError, BrokerLostError), match="makes no sense|closed"):
+    with pytest.raises((BrokerRefusedError, BrokerLostError), match=r"makes no sense|closed"):
         async with RabbitMQBroker(f"amqp://{nats_server.host}:{nats_server.port}").open():
             pytest.fail("it is NATS")
 

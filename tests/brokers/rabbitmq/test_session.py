@@ -7,7 +7,7 @@ import trio
 from msgspec.structs import replace
 
 import trepid
-from tests.brokers.rabbitmq.tools import OOPS, new_url, opened, publication, put, settle, take
+from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
 from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.rabbitmq.topology import RUNG, steps
 from trepid.errors import BrokerRefusedError, UnsupportedError
@@ -44,8 +44,6 @@ async def test_within_one_session_a_lease_is_fenced(name, url):
     def make():
         urls.append(f"{url}.{len(urls)}")
         return RabbitMQBroker(urls[-1])
-
-    from tests.brokers.rabbitmq.tools import demolish
 
     with trio.fail_after(60) as scope:
         async with open_world(make, trio.sleep, 0.3, scope) as world:
@@ -304,6 +302,5 @@ async def test_a_worker_runs_jobs(url):
         assert report.processed == 103
         assert sorted(done) == sorted([*(f"n{number}" for number in range(100)), *["again"] * 3])
     finally:
-        from tests.brokers.rabbitmq.tools import demolish
-
-        await demolish(url)
+        with trio.move_on_after(15, shield=True):
+            await demolish(url)

@@ -61,7 +61,9 @@ def address_of(url: str) -> Address:
     given = {key: values[-1] for key, values in query.items()}
     prefix = given.get("prefix", "trepid")
     if not _PREFIX.fullmatch(prefix):
-        raise BrokerURLError(shown, "prefix must begin with a letter and have letters, digits, and _.- only, 50 at most")
+        raise BrokerURLError(
+            shown, "prefix must begin with a letter and have letters, digits, and _.- only, 50 at most"
+        )
     try:
         heartbeat = float(given.get("heartbeat", "8"))
     except ValueError:

@@ -25,8 +25,8 @@ class RabbitMQBroker(Broker):
     """Messages in quorum queues of a RabbitMQ server.
 
     Args:
-      url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS.  Options: ``?prefix=`` is what the names of
-        all queues and exchanges begin with, by default ``trepid``; ``heartbeat=`` the seconds after which a silent
+      url: ``amqp://user:password@host:port/vhost``, or ``amqps://`` for TLS.  Options: ``?prefix=`` is what the names
+        of all queues and exchanges begin with, by default ``trepid``; ``heartbeat=`` the seconds after which a silent
         peer is given up, by default 8; ``cafile=`` the certificates to trust.
 
     Raises:

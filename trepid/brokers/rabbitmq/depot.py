@@ -317,5 +317,3 @@ class Depot:
         await trio.lowlevel.checkpoint()
         while any(self.book.find(ref) is not None for ref in refs):
             await self.freed.wait()
-
-

@@ -131,7 +131,7 @@ async def _drop(name: str, most: int, channel: Channel) -> list[int]:
     return [len(taken)]
 
 
-async def _sift(
+async def _sift(  # noqa: PLR0917 - the channel comes last, from whoever opens it
     lines: Lines,
     queue: str,
     wanted: set[str] | None,
@@ -201,5 +201,3 @@ async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Pa
     batch.seal()
     if refused := await answer.wait():
         raise BrokerLostError(f"{lines.publisher.name}: it did not store {refused} of {len(chosen)} messages")
-
-

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, final
 
 import trio
@@ -67,10 +67,9 @@ class RabbitMQSession(Session):
             finally:
                 with trio.move_on_after(_GIVE_BACK_WITHIN, shield=True):
                     if lines.error is None:
-                        try:
+                        with suppress(BrokerLostError, ChannelClosedError):
+                            # If that does not work, the server gives it to others by itself, as a crash.
                             await self._depot.give_back(lines)
-                        except (BrokerLostError, ChannelClosedError):
-                            pass  # the server gives it to others by itself
                 self._depot.disconnect()
 
     def attach(self, supervisor: Supervisor[Lines]) -> None:
@@ -303,7 +302,7 @@ class RabbitMQSession(Session):
 
 
 @contextmanager
-def _waiting(taps: Sequence[Tap], limit: int) -> Iterator[None]:
+def _waiting(taps: Sequence[Tap], limit: int) -> Generator[None]:
     """Note that somebody waits at some taps."""
     for tap in taps:
         tap.callers += 1
@@ -344,5 +343,3 @@ def _capabilities(version: str) -> Capabilities:
         pause=False,
         certain_cancellation=False,
     )
-
-

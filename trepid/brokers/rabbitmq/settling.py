@@ -47,7 +47,7 @@ async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: 
         await lines.ways([*delays, *(each.delay or 0.0 for each in then)])
         if then or not all(type(batch[index].verdict) is Done for index in left):
             await lines.publisher.room()  # an acknowledgement goes the other way, and needs none
-        left, applied, answer = _start(depot, lines, batch, then, left, replies)
+        left, applied, answer = _start(depot, lines, batch, then, left, replies=replies)
         if applied:
             refused = await answer.wait()
             for index in applied:
@@ -71,6 +71,7 @@ def _start(
     batch: Sequence[Settlement],
     then: Sequence[Publication],
     left: Sequence[int],
+    *,
     replies: dict[int, Reply],
 ) -> tuple[list[int], list[int], Answer[int]]:
     """Judge what can be judged, and send it off; return what is busy, and what is on its way."""

@@ -261,5 +261,3 @@ def header_of(properties: bytes, header: bytes) -> tuple[bytes | None, Mapping[s
     if isinstance(value, str):
         return value.encode(), table
     return (bytes(value) if isinstance(value, (bytes, bytearray)) else None), table
-
-
