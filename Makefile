@@ -94,8 +94,12 @@ chaos: $(VENV)/.dev servers ## Run the long storm of killed workers
 	$(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure Trepid beside a rival
+bench: $(VENV)/.dev servers ## Measure Trepid beside a rival
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+.PHONY: engines
+engines: $(VENV)/.dev servers ## Put all engines to the conformance suite, and write the table of what each of them can
+	$(BIN)/python -m tests.brokers.engine_table
 
 .PHONY: docs
 docs: $(VENV)/.dev ## Build the documentation to build/docs, warnings are errors
