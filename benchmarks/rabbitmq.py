@@ -14,8 +14,7 @@ from pamqp import commands
 
 from benchmarks.engine import RAW, SLOTS, measure
 from benchmarks.harness import Stopwatch, run
-from tests.servers.ground import Ground
-from tests.servers.rabbitmq import RabbitMQ
+from benchmarks.places import places
 from trepid.wire.amqp import Amqp, Batch, Delivered, Login, open_amqp
 from trepid.wire.amqp.frames import persistent
 from trepid.wire.endpoint import Endpoint
@@ -74,17 +73,9 @@ def _floor(url: str, *, drain: bool) -> float:
 
 def main() -> None:
     """Start a server and measure."""
-    ground = Ground()
-    try:
-        with RabbitMQ(ground) as server:
-            measure(
-                "RabbitMQ",
-                lambda: f"{server.url}?prefix=bench{next(_NUMBERS)}",
-                {RAW: lambda: _floor(server.url, drain=True)},
-                {RAW: lambda: _floor(server.url, drain=False)},
-            )
-    finally:
-        ground.close()
+    with places("rabbitmq") as fresh:
+        url = fresh()
+        measure("RabbitMQ", fresh, {RAW: lambda: _floor(url, drain=True)}, {RAW: lambda: _floor(url, drain=False)})
 
 
 if __name__ == "__main__":
