@@ -58,6 +58,8 @@ nitpick_ignore_regex = [
     (r"py:.*", "|".join(name for name in sorted(vars(builtins)) if name.isidentifier())),
     # Type variables have no page of their own.
     (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRTW](_co)?(\.args|\.kwargs)?"),
+    # How a connection waits is said where it is opened.
+    (r"py:class", r"(trepid\.connection\.patience\.)?Patience"),
     # Types in the text of a docstring, which Sphinx cuts in two at a comma.
     (r"py:class", r".*\[.*"),
 ]
