@@ -61,8 +61,6 @@ class Depot:
         self._turn = 0
         self._refused = False
 
-    # ------------------------------------------------------------------------------------------------ its tap
-
     def connect(self, lines: Lines) -> None:
         """Work over these lines from now on."""
         self._lines = lines
@@ -181,8 +179,6 @@ class Depot:
         self.freed.set()
         self.freed = trio.Event()
 
-    # ------------------------------------------------------------------------------------------------ leasing
-
     def ready(self, taps: Sequence[Tap]) -> int:
         """Count the messages in stock that can be leased."""
         now = CLOCK.now()
@@ -222,24 +218,7 @@ class Depot:
         self.book.open(item.tap.queue, papers.id, life, item)
         if end is None or life.until < end:
             self._work.set()
-        return Delivery(
-            item.tap.queue,
-            papers.id,
-            life.token,
-            item.payload,
-            papers.priority,
-            life.failures - life.spent_failures,
-            life.crashes - life.spent_crashes,
-            life.due,
-            papers.enqueued,
-            now,
-            deadline,
-            life.stray_since,
-            life.result_ttl,
-            life.max_crashes,
-        )
-
-    # ------------------------------------------------------------------------------------- what need not be asked
+        return item.delivery(life, now, deadline)
 
     async def run(self) -> None:
         """Carry out what time and the server have decided, until cancelled."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final, final
 
 import trio
@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from trepid.brokers.rabbitmq import keeping, settling
 from trepid.brokers.rabbitmq.address import Address
+from trepid.brokers.rabbitmq.claims import capabilities_of
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
 from trepid.brokers.rabbitmq.lines import Lines, open_lines
 from trepid.brokers.rabbitmq.publishing import publish
-from trepid.brokers.rabbitmq.tap import Tap
-from trepid.brokers.rabbitmq.topology import RUNG
+from trepid.brokers.rabbitmq.tap import Tap, waiting
 from trepid.errors import BrokerLostError, UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -59,7 +59,7 @@ class RabbitMQSession(Session):
     async def dial(self) -> AsyncGenerator[Lines, None]:
         """Open the lines, and work over them for the length of the block; for a supervisor."""
         async with open_lines(self._address, self._depot.stir) as lines:
-            self._capabilities = _capabilities(str(lines.consumer.server.get("version", "?")))
+            self._capabilities = capabilities_of(str(lines.consumer.server.get("version", "?")))
             self._depot.connect(lines)
             try:
                 yield lines
@@ -219,7 +219,7 @@ class RabbitMQSession(Session):
 
     async def _await(self, taps: Sequence[Tap], limit: int, give_up: float) -> None:
         """Let the server push, and wait until there may be something."""
-        with _waiting(taps, limit):
+        with waiting(taps, limit):
             for tap in taps:
                 tap.listen(tap.waiting)
             stirred = self._depot.to_wait()
@@ -263,8 +263,6 @@ class RabbitMQSession(Session):
         self._depot.book.forget(queue)
         return gone
 
-    # --------------------------------------------------------------------------------------------------- looking
-
     @override
     async def get(self, queue: str, id: str) -> MessageView | None:
         await trio.lowlevel.checkpoint()
@@ -299,47 +297,3 @@ class RabbitMQSession(Session):
     async def reap(self, *, limit: int = 1000) -> int:
         await trio.lowlevel.checkpoint()
         return 0
-
-
-@contextmanager
-def _waiting(taps: Sequence[Tap], limit: int) -> Generator[None]:
-    """Note that somebody waits at some taps."""
-    for tap in taps:
-        tap.callers += 1
-        tap.waiting += limit
-    try:
-        yield
-    finally:
-        for tap in taps:
-            tap.callers -= 1
-            tap.waiting -= limit
-            tap.asked = trio.current_time()
-
-
-def _capabilities(version: str) -> Capabilities:
-    return Capabilities(
-        engine=f"RabbitMQ {version}",
-        durability="fsync",
-        durability_proof=f"confirmed by quorum queues of RabbitMQ {version}, which write to disk before they confirm",
-        fencing="advisory",
-        expiry="session",
-        priorities="emulated",
-        delay="tiered",
-        delay_resolution=2 * RUNG,
-        deduplication="none",
-        unique_ids=False,
-        unique=False,
-        results="none",
-        keeps_place=False,
-        crash_counts="approximate",
-        atomic_batches=False,
-        atomic_settling=False,
-        cancel_waiting=False,
-        cancel_running=False,
-        peek=False,
-        exact_stats=False,
-        owners=False,
-        purge="waiting",
-        pause=False,
-        certain_cancellation=False,
-    )

@@ -6,6 +6,8 @@ import heapq
 from typing import TYPE_CHECKING, final
 
 from trepid.brokers.rabbitmq.passport import Passport
+from trepid.ports.messages import Delivery
+from trepid.rules.life import Life
 
 if TYPE_CHECKING:
     from trepid.brokers.rabbitmq.tap import Tap
@@ -22,6 +24,25 @@ class Item:
         self.tag = tag
         self.passport = passport
         self.payload = payload
+
+    def delivery(self, life: Life, now: float, deadline: float) -> Delivery:
+        """Return what a worker gets to see of it, once it is leased."""
+        return Delivery(
+            self.tap.queue,
+            self.passport.id,
+            life.token,
+            self.payload,
+            self.passport.priority,
+            life.failures - life.spent_failures,
+            life.crashes - life.spent_crashes,
+            life.due,
+            self.passport.enqueued,
+            now,
+            deadline,
+            life.stray_since,
+            life.result_ttl,
+            life.max_crashes,
+        )
 
 
 @final

@@ -8,7 +8,8 @@ quick and an idle one wake at once.  What was pushed and not leased waits in the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final, Protocol, final
 
@@ -183,3 +184,18 @@ class Tap:
         for tag in sorted(done):
             del self.drawn[tag]
             self.channel.ack(tag)
+
+
+@contextmanager
+def waiting(taps: Sequence[Tap], limit: int) -> Generator[None]:
+    """Note that somebody waits at some taps."""
+    for tap in taps:
+        tap.callers += 1
+        tap.waiting += limit
+    try:
+        yield
+    finally:
+        for tap in taps:
+            tap.callers -= 1
+            tap.waiting -= limit
+            tap.asked = trio.current_time()

@@ -8,12 +8,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias, final
 
-import attrs
 import trio
 from pamqp import base, commands
 
 from trepid.errors import BrokerLostError
 from trepid.wire.amqp import frames
+from trepid.wire.amqp.confirming import Batch, ChannelClosedError, Confirmations
 from trepid.wire.amqp.frames import Delivered
 from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
@@ -21,22 +21,6 @@ from trepid.wire.reply import Reply
 Take: TypeAlias = Callable[[Delivered], None]
 Target: TypeAlias = tuple[str, str]
 """An exchange and a routing key."""
-
-
-@attrs.define(eq=False)
-class ChannelClosedError(Exception):
-    """The server has closed a channel: what was asked for is not there, or not allowed.
-
-    Attributes:
-      code: of the protocol: 403 refused, 404 not found, 405 locked, 406 precondition failed.
-      text: what the server said.
-    """
-
-    code: int
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.text}"
 
 
 class Carrier(Protocol):
@@ -55,58 +39,6 @@ class Carrier(Protocol):
     def left(self, number: int) -> None:
         """Forget a channel, once both sides have closed it."""
         ...
-
-
-@final
-class Batch:
-    """Messages whose confirmations somebody waits for together.
-
-    Args:
-      done: called once with each outcome there is, when the last one is there: the indexes of messages that no queue
-        took, and of those that the server refused; or with the error, if the channel was lost first.
-    """
-
-    __slots__ = ("_done", "_left", "_sealed", "refused", "returned")
-
-    def __init__(self, done: Callable[[Batch, Exception | None], None]) -> None:
-        self._done: Callable[[Batch, Exception | None], None] | None = done
-        self._left = 0
-        self._sealed = False
-        self.returned: set[int] = set()
-        self.refused: set[int] = set()
-
-    def expect(self) -> None:
-        """One more message is under way."""
-        self._left += 1
-
-    def seal(self) -> None:
-        """No more messages follow."""
-        self._sealed = True
-        self._finish()
-
-    def confirm(self) -> None:
-        """One message has its confirmation."""
-        self._left -= 1
-        if not self._left:
-            self._finish()
-
-    def fail(self, error: Exception) -> None:
-        """The channel is lost; nobody knows what became of the rest."""
-        done, self._done = self._done, None
-        if done is not None:
-            done(self, error)
-
-    def _finish(self) -> None:
-        if self._sealed and not self._left and self._done is not None:
-            done, self._done = self._done, None
-            done(self, None)
-
-
-@attrs.define(eq=False)
-class _Pending:
-    batch: Batch
-    index: int
-    properties: bytes
 
 
 @final
@@ -132,8 +64,7 @@ class Channel:
         self._consumers: dict[str, Take] = {}
         self._of_consumers: dict[str, Reply[Any]] = {}
         self._noticed: dict[str, Callable[[], None]] = {}
-        self._pending: dict[int, _Pending] = {}
-        self._published = 0
+        self._confirmations = Confirmations()
         self._coming: Delivered | None = None
         self._then: Take = self._unwanted
         self._closing = False
@@ -215,14 +146,12 @@ class Channel:
                 self._addresses.clear()
             head = self._addresses[to] = frames.address(self.number, *to)
         self._carrier.write(head, *frames.contents(self.number, properties, body, self._carrier.frame_max))
-        self._published += 1
-        self._pending[self._published] = _Pending(batch, index, properties)
-        batch.expect()
+        self._confirmations.expect(batch, index, properties)
 
     @property
     def oldest(self) -> int | None:
         """The number of the first message that is not confirmed, or None if all are."""
-        return next(iter(self._pending), None)
+        return self._confirmations.oldest
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Acknowledge a message, or all up to it.  Never waits."""
@@ -317,9 +246,9 @@ class Channel:
                 self._coming = coming = frames.delivered(payload)
                 self._then = self._consumers.get(coming.consumer, self._unwanted)
             case frames.ACK:
-                self._confirmed(*frames.confirmed(payload), refused=False)
+                self._confirmations.confirm(*frames.confirmed(payload), refused=False)
             case frames.NACK:
-                self._confirmed(*frames.confirmed(payload), refused=True)
+                self._confirmations.confirm(*frames.confirmed(payload), refused=True)
             case frames.GET_OK:
                 self._coming = frames.got(payload)
                 self._then = partial(self._got, self._next_taker(), self._next_asked())
@@ -328,7 +257,7 @@ class Channel:
                 self._next_asked().set(False)
             case frames.RETURN:
                 self._coming = frames.returned(payload)
-                self._then = self._came_back
+                self._then = self._confirmations.came_back
             case _:
                 self._seldom(frames.method_of(payload))
 
@@ -379,31 +308,6 @@ class Channel:
         if (then := self._noticed.pop(str(method.consumer_tag), None)) is not None:
             then()
 
-    def _confirmed(self, tag: int, multiple: bool, *, refused: bool) -> None:  # noqa: FBT001 - as it is read
-        pending = self._pending
-        if multiple:
-            tags = []
-            for each in pending:  # in the order of publishing
-                if each > tag and tag:
-                    break
-                tags.append(each)
-        else:
-            tags = [tag]
-        for each in tags:
-            item = pending.pop(each, None)
-            if item is None:
-                raise ProtocolError(f"a confirmation of message {each}, which is not under way")
-            if refused:
-                item.batch.refused.add(item.index)
-            item.batch.confirm()
-
-    def _came_back(self, message: Delivered) -> None:
-        # What comes back does so before its confirmation, with the properties that it was sent with.
-        for item in self._pending.values():
-            if item.properties == message.properties and item.index not in item.batch.returned:
-                item.batch.returned.add(item.index)
-                return
-
     def _unwanted(self, message: Delivered) -> None:
         if self.late is not None:
             self.late(message)
@@ -422,12 +326,11 @@ class Channel:
             return False
         self.error = error
         asked, self._asked = self._asked, deque()
-        pending, self._pending = self._pending, {}
         consumers, self._of_consumers = self._of_consumers, {}
         self._consumers.clear()
         for reply in (*asked, *consumers.values()):
             reply.fail(_again(error))
-        for batch in dict.fromkeys(item.batch for item in pending.values()):
+        for batch in self._confirmations.abandoned():
             batch.fail(_again(error))
         return True
 
