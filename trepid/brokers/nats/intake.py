@@ -14,8 +14,9 @@ from trepid.brokers.nats.names import LEVELS
 from trepid.brokers.nats.office import Held, Office
 from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.pulling import Pull
-from trepid.brokers.nats.sorting import Sorter, put_down
-from trepid.errors import BrokerLostError, TrepidError
+from trepid.brokers.nats.returning import Returns
+from trepid.brokers.nats.sorting import Sorter
+from trepid.errors import BrokerLostError
 from trepid.ports.messages import Delivery
 from trepid.rules import lifecycle
 from trepid.rules.life import Life
@@ -26,6 +27,7 @@ _LONGEST_PULL: Final = 10.0
 _MOST: Final = 256
 """Messages that one request asks for."""
 _UNWELL_PAUSE: Final = 0.1
+_MOMENT: Final = 0.01
 
 
 @final
@@ -60,8 +62,7 @@ class Intake:
         self._clerks: dict[str, Clerk] = {}
         self._turn = 0
         self._closing = False
-        self.homeless: list[Parcel] = []
-        """What came to nobody while the session closes."""
+        self._returns = Returns(office)
 
     async def lease(
         self, queues: Sequence[str], limit: int, lease_for: float, *, owner: str, wait: float
@@ -88,6 +89,9 @@ class Intake:
                 # Who was woken by a message gets that at once; whatever else there may be is for the next call.
                 ready = await self._gathered(caller, () if caller.parcels else known)
                 rest = asked + wait - trio.current_time()
+                if not ready and wait <= 0:
+                    # A server may say that there is nothing just after it has confirmed a message.
+                    ready = await self._gathered(caller, known, patience=_MOMENT)
                 if ready or rest <= 0:
                     break
                 await self._wait(caller, known, rest)
@@ -114,14 +118,16 @@ class Intake:
 
     # --------------------------------------------------------------------------------------- what is there
 
-    async def _gathered(self, caller: _Caller, queues: Sequence[str]) -> list[tuple[Parcel, Life]]:
+    async def _gathered(
+        self, caller: _Caller, queues: Sequence[str], patience: float | None = None
+    ) -> list[tuple[Parcel, Life]]:
         """Return what can be leased now: the most urgent first, queue by queue."""
         ready: list[tuple[Parcel, Life]] = []
         taken: list[Parcel] = []
         try:
             for queue in queues:
                 for place in LEVELS:
-                    await self._drain(caller, queue, place, ready)
+                    await self._drain(caller, queue, place, ready, patience)
             while caller.parcels:
                 taken, caller.parcels = caller.parcels, []
                 leasable, _ = await self._sorter.sort_all(taken)
@@ -133,10 +139,12 @@ class Intake:
             raise
         return ready
 
-    async def _drain(self, caller: _Caller, queue: str, place: str, ready: list[tuple[Parcel, Life]]) -> None:
+    async def _drain(
+        self, caller: _Caller, queue: str, place: str, ready: list[tuple[Parcel, Life]], patience: float | None
+    ) -> None:
         """Take what is there of one level, as long as there is room."""
         while caller.room > 0:
-            pull = await self._pull(queue, place, min(caller.room, _MOST))
+            pull = await self._pull(queue, place, min(caller.room, _MOST), None if ready else patience)
             asked = min(caller.room, _MOST)
             caller.room -= asked
             try:
@@ -162,7 +170,7 @@ class Intake:
             if len(parcels) < asked and not moved:
                 return
 
-    async def _pull(self, queue: str, place: str, batch: int) -> Pull:
+    async def _pull(self, queue: str, place: str, batch: int, patience: float | None) -> Pull:
         office = self._office
         return Pull(
             await office.jetstream.connection(),
@@ -171,6 +179,8 @@ class Intake:
             place,
             batch,
             now=office.clock.now,
+            wait=patience,
+            at_once=True,
         )
 
     # ------------------------------------------------------------------------------------------ what comes
@@ -242,9 +252,7 @@ class Intake:
                 caller.room -= 1
                 caller.news.set()
                 return True
-        self.homeless.append(parcel)
-        if not self._closing and len(self.homeless) == 1:
-            self._office.nursery.start_soon(self._give_back, name="give back messages of nobody")
+        self._returns.add(parcel)
         return True
 
     def _leave(self, caller: _Caller) -> None:
@@ -252,23 +260,6 @@ class Intake:
         parcels, caller.parcels = caller.parcels, []
         for parcel in parcels:
             self._arrived(parcel)
-
-    async def _give_back(self) -> None:
-        """Let what came to nobody wait again, uncounted.  What cannot be given back, the server takes back."""
-        # Whoever is cancelled puts down one parcel after the other, all before the next checkpoint.
-        await trio.lowlevel.checkpoint()
-        parcels, self.homeless = self.homeless, []
-        now = self._office.clock.now()
-        with trio.move_on_after(2 * self._office.topology.ack_wait):
-            while True:
-                try:
-                    await self._office.mover.carry_out([put_down(parcel, now) for parcel in parcels])
-                except BrokerLostError:
-                    await trio.sleep(_UNWELL_PAUSE)
-                    continue
-                except TrepidError:
-                    pass
-                return
 
     # ------------------------------------------------------------------------------------------- the clerks
 
@@ -285,13 +276,4 @@ class Intake:
         self._closing = True
         for pull in self._pulls.values():
             pull.abandon(self._arrived)
-        try:
-            await connection.deafen()
-            for parcel in self.homeless:
-                if not parcel.ours:
-                    continue
-                copy = self._office.mover.question(put_down(parcel, self._office.clock.now()))
-                connection.say(copy.subject, copy.payload, raw=copy.raw)
-            await connection.round_trip()
-        except BrokerLostError:
-            return
+        await self._returns.part_from(connection)

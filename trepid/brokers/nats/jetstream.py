@@ -26,11 +26,15 @@ _UNWELL_FOR: Final = 1.0
 """Seconds in which JetStream may come to itself again after a start; until then it does not answer."""
 
 
-class JetStreamError(Exception):
-    """JetStream refused something, for a reason that has a number."""
+class JetStreamError(BrokerLostError):
+    """JetStream refused something, for a reason that has a number.
+
+    Where nobody knows the number the operation may be repeated: a server that starts, or a cluster without a leader,
+    has many reasons to refuse for a while.
+    """
 
     def __init__(self, number: int, text: str) -> None:
-        super().__init__(f"{text} ({number})")
+        super().__init__(f"JetStream refused: {text} ({number})")
         self.number = number
         self.text = text
 
