@@ -75,6 +75,54 @@ async def test_no_statement_looks_through_a_table(filled):
         connection.close()
 
 
+NAMES = [f"m{number}" for number in range(1, 101)]
+BY_NAME = {
+    "LOCKED_BY_IDS": (statements, (1, NAMES)),
+    "UNLOCKED_BY_IDS": (statements, (1, NAMES)),
+    "ENDED_BY_IDS": (statements, (1, NAMES)),
+    "BY_UNIQUE": (statements, (1, NAMES)),
+    "DEAD_BY_IDS": (statements, (1, NAMES)),
+    "REMOVE_ENDED": (statements, (3e9, 1, NAMES)),
+    "CLEAR_ENDED": (statements, (3e9, 1, 100)),
+    "PURGE_ENDED": (statements, (3e9, 1, 2e9, 3, 100)),
+    "SWEEP": (statements, (3e9, 2e9, 100)),
+    "DONE_AND_GONE": (statements, (2e9, ["q"] * 100, NAMES, list(range(1, 101)), [0] * 100, 3e9)),
+    "OBJECTION": (statements, (["q"] * 100, NAMES, ["p"] * 2, [1, 2], [1, 1])),
+    "REMAINS": (statements, (NAMES,)),
+    "DEPARTED": (statements, (["p"] * 2, [1, 2])),
+    "ASKED": (statements, ("me", 2e9)),
+    "BODIES": (queries, (1, list(range(1, 101)), NAMES)),
+}
+
+
+async def test_what_is_named_costs_the_same_beside_very_many_others(filled, postgres_server):
+    """Among messages that wait, are leased, and have ended, and what is left of others: no plan goes through them."""
+    broker, _ = filled
+    name = schema.quoted(broker.address.schema)
+    with connect(postgres_server, autocommit=True) as user:
+        user.execute(f"UPDATE {name}.messages SET state = 2, until = 3e9, owner = 'other' WHERE seq <= 20000")
+        user.execute(
+            f"INSERT INTO {name}.ended (due, state, queue, id, publisher, publication, priority, enqueued, payload)"
+            f" SELECT 1, 3, 1, 'e' || n, 'p', n, 5, 1000, '' FROM generate_series(1, {MANY // 2}) AS n"
+        )
+        user.execute(f"INSERT INTO {name}.departed SELECT 'p', n, n, 3e9 FROM generate_series(1, {MANY // 2}) AS n")
+        user.execute(f"INSERT INTO {name}.queues (name, deleted) VALUES (NULL, 1)")
+    connection = link.connect(broker.address)
+    try:
+        for title, (module, parameters) in BY_NAME.items():
+            statement = schema.in_schema(getattr(module, title), broker.address.schema)
+            connection.execute("BEGIN")
+            found = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}".encode(), parameters).fetchall()
+            connection.execute("ROLLBACK")
+            plan = "\n".join(line for (line,) in found)
+            read = sum(map(int, re.search(r"Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?", plan).groups("0")))
+            looked_at = [int(number) for number in re.findall(r"Removed by \w+(?: \w+)?: (\d+)", plan)]
+            assert read < 2000, f"{title}\n{plan}"
+            assert max(looked_at, default=0) < 2000, f"{title}\n{plan}"
+    finally:
+        connection.close()
+
+
 async def test_a_lease_costs_the_same_beside_very_many_others(filled, postgres_server):
     _, many = filled
     async with new_broker(postgres_server).open() as few:

@@ -11,12 +11,12 @@ from typing import Any, Final, TypeVar, final
 import psycopg
 from psycopg import adapt, conninfo, rows
 from psycopg.abc import PQGen
-from psycopg.types.array import ListBinaryDumper
 from psycopg.types.numeric import FloatBinaryDumper, Int8BinaryDumper, Int8Dumper
-from psycopg.types.string import BytesBinaryDumper, StrBinaryDumper, StrDumper
+from psycopg.types.string import BytesBinaryDumper, StrDumper
 
 from trepid.brokers.postgres import schema
 from trepid.brokers.postgres.address import Address
+from trepid.brokers.postgres.arrays import ArrayDumper, without_zeros
 from trepid.brokers.postgres.faults import is_loss, said_by
 from trepid.errors import BrokerLostError, BrokerRefusedError
 
@@ -61,19 +61,7 @@ class _TextDumper(StrDumper):
 
     def dump(self, obj: str) -> Any:
         """Write a text."""
-        return super().dump(_without_zeros(obj))
-
-
-class _BinaryTextDumper(StrBinaryDumper):
-    """The same, as an element of a list."""
-
-    def dump(self, obj: str) -> Any:
-        """Write a text."""
-        return super().dump(_without_zeros(obj))
-
-
-def _without_zeros(text: str) -> str:
-    return text.replace("\0", "\N{SYMBOL FOR NULL}") if "\0" in text else text
+        return super().dump(without_zeros(obj))
 
 
 def adapt_to(adapters: adapt.AdaptersMap) -> None:
@@ -83,11 +71,10 @@ def adapt_to(adapters: adapt.AdaptersMap) -> None:
     """
     adapters.register_dumper(int, Int8Dumper)
     adapters.register_dumper(int, Int8BinaryDumper)
-    adapters.register_dumper(str, _BinaryTextDumper)
     adapters.register_dumper(str, _TextDumper)
     adapters.register_dumper(float, FloatBinaryDumper)
     adapters.register_dumper(bytes, BytesBinaryDumper)
-    adapters.register_dumper(list, ListBinaryDumper)
+    adapters.register_dumper(list, ArrayDumper)
 
 
 @final

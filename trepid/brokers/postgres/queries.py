@@ -15,7 +15,8 @@ GET: Final = f"""
 BODIES: Final = """
     SELECT seq, payload, errors FROM @.messages WHERE seq = ANY($2::bigint[])
     UNION ALL
-    SELECT e.seq, e.payload, e.errors FROM @.ended e WHERE e.queue = $1 AND e.id = ANY($3::text[])"""
+    SELECT e.* FROM unnest($3::text[]) AS g(name)
+    CROSS JOIN LATERAL (SELECT seq, payload, errors FROM @.ended WHERE queue = $1 AND id = g.name OFFSET 0) AS e"""
 RESULT: Final = "SELECT result, unreadable FROM @.ended WHERE queue = $1 AND id = $2"
 COUNTS: Final = """
     SELECT (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2),

@@ -45,14 +45,23 @@ LEASED: Final = "SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2"
 
 # ---------------------------------------------------------------------------------------------------- single messages
 
-BY_IDS: Final = f"SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = ANY($2::text[])"
-LOCKED_BY_IDS: Final = f"{BY_IDS} ORDER BY id FOR UPDATE"
+# What is named is looked up name by name, in a subquery that ends in FOR UPDATE or OFFSET 0: it is planned by itself,
+# with all it is asked for.  A join, or ANY beside ORDER BY, may go through a whole queue by an index's first column.
+
+
+def _by_names(columns: str, source: str, end: str) -> str:
+    return f"""
+    SELECT m.* FROM unnest($2::text[]) AS g(name)
+    CROSS JOIN LATERAL (SELECT {columns} FROM {source} {end}) AS m"""
+
+
+_LIVE: Final = "@.messages WHERE queue = $1 AND id = g.name"
+_ENDED: Final = "@.ended WHERE queue = $1 AND id = g.name"
+LOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE")
 # Who holds the row now is about to end or extend that lease himself; nobody waits for him.
-UNLOCKED_BY_IDS: Final = f"{BY_IDS} ORDER BY id FOR UPDATE SKIP LOCKED"
-ENDED_BY_IDS: Final = f"SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND id = ANY($2::text[])"
-BY_UNIQUE: Final = f"""
-    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND unique_key = ANY($2::text[]) AND unique_key IS NOT NULL
-    ORDER BY id FOR UPDATE"""
+UNLOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE SKIP LOCKED")
+ENDED_BY_IDS: Final = _by_names(COLUMNS, _ENDED, "OFFSET 0")
+BY_UNIQUE: Final = _by_names(COLUMNS, "@.messages WHERE queue = $1 AND unique_key = g.name", "FOR UPDATE")
 
 # The lives of some messages, and what came of them: the arrays are what `Transaction.save` transposes.
 _GIVEN: Final = ", ".join(
@@ -91,15 +100,18 @@ REMOVE: Final = f"""
     SELECT count(*) FROM gone"""
 REMOVE_ENDED: Final = f"""
     WITH gone AS (
-        DELETE FROM @.ended WHERE queue = $2 AND id = ANY($3::text[]) RETURNING publisher, publication
+        DELETE FROM @.ended WHERE ctid = ANY(ARRAY(
+            SELECT m.place FROM unnest($3::text[]) AS g(name) CROSS JOIN LATERAL (
+                SELECT ctid AS place FROM @.ended WHERE queue = $2 AND id = g.name FOR UPDATE) AS m
+        )) RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
 SWEEP: Final = f"""
     WITH gone AS (
-        DELETE FROM @.ended USING (
-            SELECT queue AS its, id AS name FROM @.ended WHERE forget IS NOT NULL AND forget <= $2
+        DELETE FROM @.ended WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM @.ended WHERE forget IS NOT NULL AND forget <= $2
             ORDER BY forget LIMIT $3 FOR UPDATE SKIP LOCKED
-        ) AS old WHERE queue = its AND id = name RETURNING publisher, publication
+        )) RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
 CLEAR: Final = f"""
@@ -111,14 +123,16 @@ CLEAR: Final = f"""
     SELECT count(*) FROM gone"""
 CLEAR_ENDED: Final = f"""
     WITH gone AS (
-        DELETE FROM @.ended USING (
-            SELECT id AS name FROM @.ended WHERE queue = $2 LIMIT $3 FOR UPDATE SKIP LOCKED
-        ) AS old WHERE queue = $2 AND id = name RETURNING publisher, publication
+        DELETE FROM @.ended WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM @.ended WHERE queue = $2 LIMIT $3 FOR UPDATE SKIP LOCKED
+        )) RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
 DROP_DEPARTED: Final = """
     DELETE FROM @.departed WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM @.departed WHERE until <= $1 ORDER BY until LIMIT $2 FOR UPDATE SKIP LOCKED))"""
+
+# A message that has ended is never changed, only removed; so where it is found is where it stays.
 
 # --------------------------------------------------------------------------------------------------------- publishing
 
@@ -138,28 +152,33 @@ INSERT: Final = """
 # What stands against messages although their ids were free among the live ones: something of the same id has ended,
 # or is left of a deleted queue, or the same publish belongs to something that is gone.  Asked after they are stored, in
 # a statement of its own: whoever stored the same before has committed by then, and is seen.
-OBJECTION: Final = """
+_DEPARTED_PAGE: Final = """
+    SELECT publisher, page, bits FROM @.departed WHERE publisher = g.publisher AND page = g.page OFFSET 0"""
+OBJECTION: Final = f"""
     SELECT EXISTS (
-        SELECT FROM unnest($1::text[], $2::text[]) AS g(queue, id)
-        JOIN @.queues q ON q.name = g.queue JOIN @.ended e ON e.queue = q.key AND e.id = g.id
+        SELECT FROM unnest($1::text[], $2::text[]) AS g(queue, id) JOIN @.queues q ON q.name = g.queue
+        CROSS JOIN LATERAL (SELECT FROM @.ended e WHERE e.queue = q.key AND e.id = g.id OFFSET 0) AS e
     ) OR EXISTS (
         SELECT FROM unnest($3::text[], $4::bigint[], $5::bigint[]) AS g(publisher, page, bits)
-        JOIN @.departed d ON d.publisher = g.publisher AND d.page = g.page AND d.bits & g.bits <> 0
+        CROSS JOIN LATERAL ({_DEPARTED_PAGE}) AS d WHERE d.bits & g.bits <> 0
     ) OR EXISTS (
-        SELECT FROM @.queues q CROSS JOIN unnest($2::text[]) AS g(id)
-        WHERE q.name IS NULL AND (
-            EXISTS (SELECT FROM @.messages m WHERE m.queue = q.key AND m.id = g.id)
-            OR EXISTS (SELECT FROM @.ended e WHERE e.queue = q.key AND e.id = g.id))
+        SELECT FROM (SELECT key FROM @.queues WHERE name IS NULL OFFSET 0) AS q CROSS JOIN LATERAL (
+            SELECT FROM unnest($2::text[]) AS g(id) CROSS JOIN LATERAL (
+                SELECT FROM @.messages m WHERE m.queue = q.key AND m.id = g.id
+                UNION ALL
+                SELECT FROM @.ended e WHERE e.queue = q.key AND e.id = g.id OFFSET 0
+            ) AS r OFFSET 0
+        ) AS r
     )"""
 TAKE_BACK: Final = "DELETE FROM @.messages WHERE seq = ANY($1::bigint[])"
-DEPARTED: Final = """
-    SELECT d.publisher, d.page, d.bits FROM unnest($1::text[], $2::bigint[]) AS g(publisher, page)
-    JOIN @.departed d ON d.publisher = g.publisher AND d.page = g.page"""
+DEPARTED: Final = f"""
+    SELECT d.* FROM unnest($1::text[], $2::bigint[]) AS g(publisher, page)
+    CROSS JOIN LATERAL ({_DEPARTED_PAGE}) AS d"""
 REMAINS: Final = """
     SELECT r.publisher, r.publication FROM @.queues q CROSS JOIN unnest($1::text[]) AS g(id) CROSS JOIN LATERAL (
         SELECT publisher, publication FROM @.messages m WHERE m.queue = q.key AND m.id = g.id
         UNION ALL
-        SELECT publisher, publication FROM @.ended e WHERE e.queue = q.key AND e.id = g.id
+        SELECT publisher, publication FROM @.ended e WHERE e.queue = q.key AND e.id = g.id OFFSET 0
     ) AS r WHERE q.name IS NULL"""
 
 # ------------------------------------------------------------------------------------------------------------ leasing
@@ -213,18 +232,19 @@ NEXT_DUE: Final = f"""
 EXTEND: Final = """
     UPDATE @.messages m SET until = $2 WHERE m.seq = ANY($1::bigint[])"""
 HELD: Final = f"SELECT {COLUMNS} FROM @.messages WHERE state = 2 AND owner = $1 AND until > $2"
-TAKE_HELD: Final = f"{HELD} ORDER BY seq FOR UPDATE"
+TAKE_HELD: Final = f"{HELD} FOR UPDATE"
 ASKED: Final = f"""
     SELECT {COLUMNS} FROM @.messages
-    WHERE state = 2 AND cancel IS NOT NULL AND owner = $1 AND until > $2 ORDER BY seq"""
+    WHERE state = 2 AND cancel IS NOT NULL AND owner = $1 AND until > $2"""
 
 # ----------------------------------------------------------------------------------------------------------- settling
 
 _REFS: Final = """
     unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]"""
+# Only the place is looked up by an index: the sums keep the planner from others, which it thinks short.
 _HELD: Final = """
-    q.name = g.queue AND m.queue = q.key AND m.seq = g.seq AND m.id = g.id AND m.deliveries = g.deliveries
-    AND m.state = 2 AND m.until > $1"""
+    q.name = g.queue AND m.queue + 0 = q.key AND m.seq = g.seq AND m.id = g.id AND m.deliveries = g.deliveries
+    AND m.state + 0 = 2 AND m.until > $1"""
 # The commonest step of all: `lifecycle.settle` with Done, where `lifecycle.standing` says APPLIED.
 _DONE_LIFE: Final = {
     "state": "3",
@@ -258,8 +278,7 @@ DONE_AND_GONE: Final = f"""
 
 DEAD: Final = f"""
     SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND state = 4 AND seq > $2 ORDER BY seq LIMIT $3 FOR UPDATE"""
-DEAD_BY_IDS: Final = f"""
-    SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND state = 4 AND id = ANY($2::text[]) ORDER BY id FOR UPDATE"""
+DEAD_BY_IDS: Final = _by_names(COLUMNS, f"{_ENDED} AND state = 4", "FOR UPDATE")
 PLACES: Final = "SELECT nextval('@.places') FROM generate_series(1, $1::integer)"
 # Those whose id or key has been taken meanwhile stay where they are.
 REVIVE: Final = f"""
@@ -268,10 +287,13 @@ REVIVE: Final = f"""
     ), back AS (
         INSERT INTO @.messages ({LIFE_COLUMNS}, {_OTHERS}, errors)
         SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors
-        FROM g JOIN @.ended m ON m.queue = ${_N + 2} AND m.state = 4 AND m.seq = g.stored
+        FROM g CROSS JOIN LATERAL (
+            SELECT * FROM @.ended WHERE queue = ${_N + 2} AND state = 4 AND seq = g.stored OFFSET 0) AS m
         ORDER BY g.seq ON CONFLICT DO NOTHING RETURNING queue, id
     ), gone AS (
-        DELETE FROM @.ended e USING back WHERE e.queue = back.queue AND e.id = back.id
+        DELETE FROM @.ended WHERE ctid = ANY(ARRAY(
+            SELECT m.place FROM back CROSS JOIN LATERAL (
+                SELECT ctid AS place FROM @.ended e WHERE e.queue = back.queue AND e.id = back.id OFFSET 0) AS m))
     )
     SELECT count(*) FROM back"""
 PURGE_WAITING: Final = f"""
@@ -284,10 +306,10 @@ PURGE_WAITING: Final = f"""
     SELECT count(*) FROM gone"""
 PURGE_ENDED: Final = f"""
     WITH gone AS (
-        DELETE FROM @.ended USING (
-            SELECT id AS name FROM @.ended WHERE queue = $2 AND state = $4 AND (forget IS NULL OR forget > $3)
+        DELETE FROM @.ended WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM @.ended WHERE queue = $2 AND state = $4 AND (forget IS NULL OR forget > $3)
             ORDER BY seq LIMIT $5 FOR UPDATE SKIP LOCKED
-        ) AS old WHERE queue = $2 AND id = name RETURNING publisher, publication
+        )) RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
 
