@@ -6,39 +6,22 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import trio
 from pamqp import base, commands
 
 from trepid.errors import BrokerLostError
 from trepid.wire.amqp import frames
-from trepid.wire.amqp.confirming import Batch, ChannelClosedError, Confirmations
+from trepid.wire.amqp.carrier import Carrier
+from trepid.wire.amqp.confirming import Batch, ChannelClosedError, Confirmations, anew
+from trepid.wire.amqp.consumers import Consumers, Take
 from trepid.wire.amqp.frames import Delivered
 from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
 
-Take: TypeAlias = Callable[[Delivered], None]
 Target: TypeAlias = tuple[str, str]
 """An exchange and a routing key."""
-
-
-class Carrier(Protocol):
-    """What a channel asks of its connection."""
-
-    frame_max: int
-
-    def write(self, *data: bytes) -> None:
-        """Write soon.  Raises BrokerLostError if the connection is lost."""
-        ...
-
-    def gone(self) -> BrokerLostError:
-        """Return why the connection was lost."""
-        ...
-
-    def left(self, number: int) -> None:
-        """Forget a channel, once both sides have closed it."""
-        ...
 
 
 @final
@@ -61,9 +44,7 @@ class Channel:
         self._carrier = carrier
         self._asked: deque[Reply[Any]] = deque()
         self._takers: deque[Take] = deque()
-        self._consumers: dict[str, Take] = {}
-        self._of_consumers: dict[str, Reply[Any]] = {}
-        self._noticed: dict[str, Callable[[], None]] = {}
+        self._consumers = Consumers()
         self._confirmations = Confirmations()
         self._coming: Delivered | None = None
         self._then: Take = self._unwanted
@@ -125,7 +106,7 @@ class Channel:
 
     def _check(self) -> None:
         if self.error is not None:
-            raise _again(self.error)
+            raise anew(self.error)
         if self._closing:
             raise ChannelClosedError(200, "closed by us")
 
@@ -183,11 +164,8 @@ class Channel:
           ChannelClosedError, BrokerLostError: as :meth:`ask`.
         """
         self.ask(commands.Basic.Qos(prefetch_count=min(prefetch, 65_535)))
-        self._consumers[tag] = take
-        if opened is not None:
-            self._noticed[tag] = opened
         self.tell(commands.Basic.Consume(queue=queue, consumer_tag=tag, arguments=dict(arguments or {})))
-        return self._expect(tag)
+        return self._consumers.begin(tag, take, opened)
 
     def cancel(self, tag: str, closed: Callable[[], None] | None = None) -> Reply[Any]:
         """End a consumer; until it is *closed*, messages may still come.
@@ -195,16 +173,8 @@ class Channel:
         Raises:
           ChannelClosedError, BrokerLostError: as :meth:`ask`.
         """
-        if closed is not None:
-            self._noticed[tag] = closed
         self.tell(commands.Basic.Cancel(consumer_tag=tag))
-        return self._expect(tag)
-
-    def _expect(self, tag: str) -> Reply[Any]:
-        # These answers may overtake others, or be overtaken: they come from the queue, not from the channel.
-        reply: Reply[Any] = Reply()
-        self._of_consumers[tag] = reply
-        return reply
+        return self._consumers.end(tag, closed)
 
     def get(self, queue: str, take: Take) -> Reply[bool]:
         """Ask for one message, which is handed to *take*, whoever waits; the answer is whether there was one.
@@ -244,7 +214,7 @@ class Channel:
         match frames.number_of(payload):
             case frames.DELIVER:
                 self._coming = coming = frames.delivered(payload)
-                self._then = self._consumers.get(coming.consumer, self._unwanted)
+                self._then = self._consumers.taker(coming.consumer, self._unwanted)
             case frames.ACK:
                 self._confirmations.confirm(*frames.confirmed(payload), refused=False)
             case frames.NACK:
@@ -283,7 +253,7 @@ class Channel:
                 self.fail(ChannelClosedError(int(method.reply_code or 0), str(method.reply_text)))
             case commands.Basic.Cancel():
                 tag = str(method.consumer_tag)
-                self._consumers.pop(tag, None)
+                self._consumers.drop(tag)
                 if self.cancelled is not None:
                     self.cancelled(tag)
             case commands.Channel.CloseOk():
@@ -292,21 +262,10 @@ class Channel:
                 self._end(ChannelClosedError(200, "closed by us"))
                 if asked is not None:
                     asked.set(method)
-            case commands.Basic.ConsumeOk():
-                self._answered(method)
-            case commands.Basic.CancelOk():
-                self._consumers.pop(str(method.consumer_tag), None)
-                self._answered(method)
+            case commands.Basic.ConsumeOk() | commands.Basic.CancelOk():
+                self._consumers.answered(method)
             case _:
                 self._next_asked().set(method)
-
-    def _answered(self, method: commands.Basic.ConsumeOk | commands.Basic.CancelOk) -> None:
-        reply = self._of_consumers.pop(str(method.consumer_tag), None)
-        if reply is None:
-            raise ProtocolError("an answer about a consumer that nobody asked about")
-        reply.set(method)
-        if (then := self._noticed.pop(str(method.consumer_tag), None)) is not None:
-            then()
 
     def _unwanted(self, message: Delivered) -> None:
         if self.late is not None:
@@ -326,17 +285,8 @@ class Channel:
             return False
         self.error = error
         asked, self._asked = self._asked, deque()
-        consumers, self._of_consumers = self._of_consumers, {}
-        self._consumers.clear()
-        for reply in (*asked, *consumers.values()):
-            reply.fail(_again(error))
+        for reply in (*asked, *self._consumers.abandoned()):
+            reply.fail(anew(error))
         for batch in self._confirmations.abandoned():
-            batch.fail(_again(error))
+            batch.fail(anew(error))
         return True
-
-
-def _again(error: Exception) -> Exception:
-    """Return the error anew: one is raised in many tasks."""
-    if isinstance(error, ChannelClosedError):
-        return ChannelClosedError(error.code, error.text)
-    return type(error)(*error.args)

@@ -27,6 +27,13 @@ class ChannelClosedError(Exception):
         return f"{self.code} {self.text}"
 
 
+def anew(error: Exception) -> Exception:
+    """Return the error anew: one is raised in many tasks."""
+    if isinstance(error, ChannelClosedError):
+        return ChannelClosedError(error.code, error.text)
+    return type(error)(*error.args)
+
+
 @final
 class Batch:
     """Messages whose confirmations somebody waits for together.
