@@ -55,9 +55,9 @@ class Endpoint:
           BrokerLostError, BrokerRefusedError: as :meth:`connect`.
         """
         assert self.tls is not None
-        # Servers, and kernels that were killed, end a connection without the farewell of TLS.
-        wrapped = trio.SSLStream(stream, self.tls, server_hostname=self.host, https_compatible=True)
         try:
+            # Servers, and kernels that were killed, end a connection without the farewell of TLS.
+            wrapped = trio.SSLStream(stream, self.tls, server_hostname=self.host, https_compatible=True)
             await wrapped.do_handshake()
         except trio.BrokenResourceError as exc:
             await trio.aclose_forcefully(stream)
@@ -74,6 +74,8 @@ class Endpoint:
             stream = await trio.open_tcp_stream(self.host, self.port)
         except OSError as exc:
             raise BrokerLostError(f"{self.name}: nobody answers there ({_reason(exc)})") from None
+        except UnicodeError as exc:
+            raise BrokerLostError(f"{self.name}: that is no name of a host ({exc})") from None
         return stream
 
     def _unencrypted(self, exc: Exception) -> Exception:

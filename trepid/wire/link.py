@@ -22,6 +22,8 @@ _FULL: Final = 1 << 20
 """Bytes that may wait to be written before :meth:`Link.room` makes callers wait."""
 _QUIET: Final = 4.0
 """Seconds of silence after which the server is asked whether it is there; twice that, and it is given up."""
+_LOOKS: Final = 4
+"""Into so many parts is the time for an answer divided, so that one in which this process slept decides nothing."""
 
 
 class ProtocolError(Exception):
@@ -61,6 +63,8 @@ class Link:
         self._quiet = quiet
         self._out: list[bytes] = []
         self._size = 0
+        # How many pieces the stream has taken: a peer that takes what it is sent is there, whatever it says.
+        self._taken = 0
         self._more = trio.Event()
         self._less = trio.Event()
         self._lost = trio.Event()
@@ -136,16 +140,20 @@ class Link:
                 self._more = trio.Event()
                 await self._more.wait()
                 continue
-            data, self._out = self._out, []
-            size = sum(map(len, data))
-            try:
-                await self.stream.send_all(b"".join(data))
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-                self.lose(f"the connection broke ({_why(exc)})")
-                return
-            self._size -= size
-            less, self._less = self._less, trio.Event()
-            less.set()
+            data = memoryview(b"".join(self._out))
+            self._out.clear()
+            for start in range(0, len(data), _CHUNK):
+                piece = data[start : start + _CHUNK]
+                try:
+                    await self.stream.send_all(piece)
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+                    self.lose(f"the connection broke ({_why(exc)})")
+                if self.error is not None:
+                    return
+                self._taken += 1
+                self._size -= len(piece)
+                less, self._less = self._less, trio.Event()
+                less.set()
 
     async def _read(self) -> None:
         while True:
@@ -163,6 +171,10 @@ class Link:
             except ProtocolError as exc:
                 self.lose(f"the server sent what makes no sense: {exc}")
                 return
+            except BaseException as exc:
+                # Our own mistake, which ends the program; but nobody shall wait for what nobody reads any more.
+                self.lose(f"reading failed ({type(exc).__name__})")
+                raise
 
     async def _listen(self) -> None:
         """Ask a server that says nothing; give up one that does not answer."""
@@ -174,9 +186,21 @@ class Link:
             if self.error is None:
                 # Silence counts from the question: this process may have slept itself, with the answer in the socket.
                 self.send(self._dialect.ping())
-                await trio.sleep(self._quiet)
+                await self._answer(asked)
             if self._heard < asked:
                 self.lose(f"silent for {trio.current_time() - self._heard:.0f} s")
+
+    async def _answer(self, asked: float) -> None:
+        """Wait for an answer to a question, for as long as may be needed: the question itself may be under way."""
+        looks, part = 0, self._quiet / _LOOKS
+        while looks < _LOOKS and self._heard < asked:
+            taken, before = self._taken, trio.current_time()
+            await trio.sleep(part)
+            slept = trio.current_time() - before > 2 * part
+            if self._size and self._taken > taken:
+                looks = 0  # what was to be written before it takes its time
+            elif not slept:
+                looks += 1
 
     async def run(self) -> None:
         """Read, write and listen until the link is lost or the caller cancelled."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from math import inf
 from typing import Final, Generic, Protocol, TypeVar, final
 
 import trio
@@ -14,6 +15,8 @@ from trepid.wire.household import open_household
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
+_DIALLED_WITHIN: Final = 30.0
+"""Seconds for an attempt to connect; dialling has shorter limits for its steps, and this is for what they forget."""
 _PATIENCE: Final = 1.0
 """Seconds that an operation waits for the server's return before it raises."""
 
@@ -91,19 +94,21 @@ class Supervisor(Generic[C]):
         attempt, started = 0, False
         while True:
             try:
-                async with self._dial() as connection:
+                async with _bounded(self._dial) as connection:
                     self._set(connection)
                     if not started:
                         started = True
                         task_status.started()
                         # A block that is cancelled may have last words to say: it is served until its end.
                         self._scope.shield = True
-                    attempt = 0
+                    made = trio.current_time()
                     try:
                         self._error = await connection.wait_lost()
                     finally:
                         self._set(None)
                     self.losses += 1
+                    if trio.current_time() - made > _LONGEST_PAUSE:
+                        attempt = 0  # else the server lets us in only to throw us out
             except (BrokerLostError, BrokerRefusedError) as exc:
                 if not started:
                     raise
@@ -114,6 +119,17 @@ class Supervisor(Generic[C]):
     def dismiss(self) -> None:
         """Let go of the connection, and look for it no more."""
         self._scope.cancel()
+
+
+@asynccontextmanager
+async def _bounded(dial: Callable[[], AbstractAsyncContextManager[C]]) -> AsyncGenerator[C, None]:
+    """Dial, but not for ever: for as long as it lasts there is a deadline, and for the block there is none."""
+    with trio.move_on_after(_DIALLED_WITHIN) as scope:
+        async with dial() as connection:
+            scope.deadline = inf
+            yield connection
+        return
+    raise BrokerLostError(f"no connection within {_DIALLED_WITHIN:g} s")
 
 
 @asynccontextmanager
