@@ -106,7 +106,12 @@ async def test_a_key_signs_us_in(own_nats, tmp_path):
     public, seed = new_key()
     _, other = new_key()
     server = own_nats(nkey=public)
-    for name, text in {"right": seed, "wrong": other, "damaged": seed[:-4] + "AAAA", "empty": "nothing"}.items():
+    for name, text in {
+        "right": seed,
+        "wrong": other,
+        "damaged": f"{seed[:20]}{'B' if seed[20] == 'A' else 'A'}{seed[21:]}",
+        "empty": "nothing",
+    }.items():
         (tmp_path / name).write_text(f"{text}\n")
     where = f"nats://{server.host}:{server.port}?nkey={tmp_path}"
     async with dial(f"{where}/right") as connection:

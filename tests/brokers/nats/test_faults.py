@@ -60,10 +60,10 @@ async def test_nobody_there():
 async def test_a_stream_that_does_not_fit_is_refused(nats_server):
     broker = fresh_broker(nats_server, prefix="misfit")
     async with open_wire(nats_server.url) as connection:
-        config = {"name": "misfit-queue-q", "subjects": ["misfit.queue.q.*.*"], "retention": "workqueue"}
-        await api(connection, "STREAM.CREATE.misfit-queue-q", config)
+        config = {"name": "misfit-medium-q", "subjects": ["misfit.medium.q.*"], "retention": "workqueue"}
+        await api(connection, "STREAM.CREATE.misfit-medium-q", config)
     async with broker.open() as session:
-        with pytest.raises(BrokerRefusedError, match="misfit-queue-q has retention='workqueue' where Trepid needs"):
+        with pytest.raises(BrokerRefusedError, match="misfit-medium-q has retention='workqueue' where Trepid needs"):
             await session.declare(["q"])
 
 

@@ -28,7 +28,7 @@ def prefix_of(broker):
 async def waiting_pulls(server, broker):
     async with open_wire(server.url) as connection:
         places = ("high", "medium", "low", "later")
-        infos = [await api(connection, f"CONSUMER.INFO.{prefix_of(broker)}-queue-q.{place}") for place in places]
+        infos = [await api(connection, f"CONSUMER.INFO.{prefix_of(broker)}-{place}-q.{place}") for place in places]
         return [info["num_waiting"] for info in infos]
 
 
@@ -164,8 +164,8 @@ async def test_a_closed_session_leaves_nothing_behind(broker, nats_server):
 async def test_a_stranger_on_our_subjects_is_a_dead_letter(broker, nats_server):
     async with broker.open() as session:
         async with open_wire(nats_server.url) as connection:
-            connection.say(f"{prefix_of(broker)}.queue.q.medium.stranger", b"not ours")
-            connection.say(f"{prefix_of(broker)}.queue.q.low.liar", b"x", raw=b"NATS/1.0\r\nTrepid: \xff\r\n\r\n")
+            connection.say(f"{prefix_of(broker)}.medium.q.stranger", b"not ours")
+            connection.say(f"{prefix_of(broker)}.low.q.liar", b"x", raw=b"NATS/1.0\r\nTrepid: \xff\r\n\r\n")
             await connection.round_trip()
         await session.publish([publication("ours")])
         assert await drained(session, 1) == ["ours"]

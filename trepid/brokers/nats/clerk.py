@@ -67,7 +67,7 @@ class Clerk:
         connection = await office.jetstream.connection()
         pull = Pull(
             connection,
-            office.names.stream(self._queue),
+            office.names.stream(self._queue, LATER),
             self._queue,
             LATER,
             _BATCH,

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import time
-from datetime import UTC, datetime
-from typing import Final, final
+from typing import final
 
-from trepid.brokers.nats.jetstream import Letterbox, last_of, look, storing
+from trepid.brokers.nats.jetstream import last_of, look, storing
 from trepid.brokers.nats.names import Names
 from trepid.wire.nats.connection import NatsConnection
-
-_STAMP: Final = re.compile(r"([0-9T:-]{19})(?:\.([0-9]+))?Z")
-
-
-def seconds(stamp: str) -> float:
-    """Return a time that the server has written, in seconds since the epoch."""
-    found = _STAMP.fullmatch(stamp)
-    if found is None:
-        raise ValueError(f"no time: {stamp!r}")
-    whole = datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp()
-    return whole + float(f"0.{found[2] or 0}")
 
 
 @final
@@ -45,10 +32,5 @@ class Clock:
         after = time.monotonic()
         found = await look(connection, last_of(names.clock, names.tick))
         if found is not None:
-            self._ahead = seconds(found.at) - (before + after) / 2
+            self._ahead = found.stamp / 1e9 - (before + after) / 2
             self.known = True
-
-
-def stored_at(found: Letterbox) -> float:
-    """Return when a message was stored."""
-    return seconds(found.at)

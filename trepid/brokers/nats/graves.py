@@ -40,7 +40,10 @@ class Graves:
     async def find(self, queue: str, ids: Sequence[str]) -> list[tuple[Letter, Letterbox]]:
         """Return the dead letters with these ids."""
         names = self._office.names
-        questions = [last_of(names.stream(queue), names.message(queue, places.DEAD, id)) for id in dict.fromkeys(ids)]
+        questions = [
+            last_of(names.stream(queue, places.DEAD), names.message(queue, places.DEAD, id))
+            for id in dict.fromkeys(ids)
+        ]
         return _read(await self._office.jetstream.look_all(questions))
 
     async def some(self, queue: str, limit: int, start: int = 0) -> list[tuple[Letter, Letterbox]]:
@@ -48,7 +51,7 @@ class Graves:
         names, found = self._office.names, list[tuple[Letter, Letterbox]]()
         subjects = names.subjects(queue, places.DEAD)
         while len(found) < limit:
-            (box,) = await self._office.jetstream.look_all([next_of(names.stream(queue), subjects, start)])
+            (box,) = await self._office.jetstream.look_all([next_of(names.stream(queue, places.DEAD), subjects, start)])
             if box is None:
                 break
             found += _read([box])
@@ -72,35 +75,36 @@ class Graves:
         came = 0
         for letter, box in found[:limit]:
             now = office.clock.now()
-            life = lifecycle.requeue(letter.life(box.seq), box.seq, now)
+            life = lifecycle.requeue(letter.life(box.stamp), box.stamp, now)
             copy = replace(letter.after(life, "requeue", now), ended=None, reason=None, requeues=life.requeues)
-            subject = office.names.message(queue, places.level(letter.priority), letter.id)
-            question = storing(subject, box.message.payload, {HEADER: written(copy)}, id=f"requeue:{box.seq}", last=0)
+            level = places.level(letter.priority)
+            stream, subject = office.names.stream(queue, level), office.names.message(queue, level, letter.id)
+            question = storing(subject, box.message.payload, {HEADER: written(copy)}, id=f"requeue:{box.stamp}", last=0)
             (outcome,) = await office.jetstream.store_all([question])
             if isinstance(outcome, NoRespondersError):
                 raise BrokerLostError(f"queue {queue!r}: JetStream does not answer")
             if isinstance(outcome, JetStreamError):
                 if outcome.number != WRONG_LAST:
                     raise outcome
-                if not await self._is_copy(queue, subject, box.seq):
+                if not await self._is_copy(stream, subject, box.stamp):
                     continue  # a live message has this id
-            stream = office.names.stream(queue)
-            (deleted,) = await office.jetstream.delete_all([deleting(stream, box.seq)])
+            grave = deleting(office.names.stream(queue, places.DEAD), box.seq)
+            (deleted,) = await office.jetstream.delete_all([grave])
             came += deleted
             if not deleted and isinstance(outcome, Stored) and not outcome.duplicate:
                 # Purged meanwhile, or brought back by somebody else whose copy has left already.
                 await office.jetstream.delete_all([deleting(stream, outcome.seq)])
         return came
 
-    async def _is_copy(self, queue: str, subject: str, seq: int) -> bool:
-        (found,) = await self._office.jetstream.look_all([last_of(self._office.names.stream(queue), subject)])
+    async def _is_copy(self, stream: str, subject: str, stamp: int) -> bool:
+        (found,) = await self._office.jetstream.look_all([last_of(stream, subject)])
         there = None if found is None else letters.read(found.message)
-        return there is not None and (there.of, there.how) == (seq, "requeue")
+        return there is not None and (there.of, there.how) == (stamp, "requeue")
 
     async def purge(self, queue: str, ids: Sequence[str] | None, limit: int) -> int:
         """Forget dead letters; return how many."""
         found = await (self.some(queue, limit) if ids is None else self.find(queue, ids))
-        stream = self._office.names.stream(queue)
+        stream = self._office.names.stream(queue, places.DEAD)
         return sum(await self._office.jetstream.delete_all([deleting(stream, box.seq) for _, box in found[:limit]]))
 
 
@@ -110,7 +114,7 @@ def _read(boxes: Sequence[Letterbox | None]) -> list[tuple[Letter, Letterbox]]:
 
 def view(queue: str, letter: Letter, box: Letterbox) -> MessageView:
     """Return a dead letter as it is shown."""
-    life = letter.life(box.seq)
+    life = letter.life(box.stamp)
     assert life.state is State.DEAD
     return MessageView.of(
         life,

@@ -174,7 +174,7 @@ class Intake:
         office = self._office
         return Pull(
             await office.jetstream.connection(),
-            office.names.stream(queue),
+            office.names.stream(queue, place),
             queue,
             place,
             batch,
@@ -220,7 +220,7 @@ class Intake:
             return
         self._pulls[queue, place] = Pull(
             connection,
-            self._office.names.stream(queue),
+            self._office.names.stream(queue, place),
             queue,
             place,
             max(1, min(_MOST, sum(1 for each in self._callers if each.waiting and queue in each.queues))),

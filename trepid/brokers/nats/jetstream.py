@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias, final
 
 import msgspec
@@ -58,6 +60,23 @@ class Letterbox(NamedTuple):
     subject: str
     message: Message
     at: str
+
+    @property
+    def stamp(self) -> int:
+        """When it was stored, in nanoseconds since the epoch."""
+        return nanoseconds(self.at)
+
+
+_TIME: Final = re.compile(r"([0-9T:-]{19})(?:\.([0-9]{1,9}))?Z")
+
+
+def nanoseconds(stamp: str) -> int:
+    """Return a time that the server has written, in nanoseconds since the epoch."""
+    found = _TIME.fullmatch(stamp)
+    if found is None:
+        raise ValueError(f"no time: {stamp!r}")
+    whole = int(datetime.fromisoformat(found[1]).replace(tzinfo=UTC).timestamp())
+    return whole * 1_000_000_000 + int((found[2] or "").ljust(9, "0"))
 
 
 Outcome: TypeAlias = Stored | JetStreamError | NoRespondersError

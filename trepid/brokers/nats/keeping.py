@@ -68,7 +68,10 @@ class Keeper:
         leases = [lease for lease in office.book.leases() if not lease.busy and not lease.message.tried]
         if not leases:
             return
-        questions = [at_place(office.names.stream(lease.queue), lease.message.parcel.seq) for lease in leases]
+        questions = [
+            at_place(office.names.stream(lease.queue, lease.message.parcel.place), lease.message.parcel.seq)
+            for lease in leases
+        ]
         found = await office.jetstream.look_all(questions)
         for lease, there in zip(leases, found, strict=True):
             if there is None and not lease.busy:
@@ -113,7 +116,7 @@ class Keeper:
             parcel = lease.message.parcel
             letter = parcel.letter.after(life, "crash", now)
             dead = life.state is DEAD_STATE
-            moves.append(Move(parcel, letter, DEAD if dead else parcel.place, f"{office.name}:{parcel.seq}:crash"))
+            moves.append(Move(parcel, letter, DEAD if dead else parcel.place, f"{office.name}:{parcel.stamp}:crash"))
         try:
             moved = await office.mover.carry_out(moves) if moves else []
         except BaseException:

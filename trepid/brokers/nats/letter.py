@@ -27,7 +27,7 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
       born: when that was.
       due: when it is due.
       waits: whether it was not due yet when it was stored: such a copy is never leased, only replaced by one that is.
-      of: the place in the stream of the copy that this one replaces.
+      of: when the copy that this one replaces was stored, in nanoseconds.
       how: what replaced it.
       The rest is as in :class:`~trepid.rules.life.Life`.
     """
@@ -71,10 +71,10 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
             result_ttl=publication.result_ttl,
         )
 
-    def life(self, seq: int) -> Life:
-        """Return the message's life; *seq* is the place of this copy in the stream, and proves a lease of it."""
+    def life(self, stamp: int) -> Life:
+        """Return the message's life; *stamp* is when this copy was stored, and proves a lease of it."""
         return Life(
-            seq,
+            stamp,
             self.due,
             DEAD if self.ended is not None else SCHEDULED if self.waits else READY,
             self.expires,

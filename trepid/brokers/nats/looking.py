@@ -34,11 +34,12 @@ class Looker:
         Raises:
           UnknownQueueError: if it was never declared.
         """
-        stream = self._office.names.stream(queue)
-        infos: dict[str, dict[str, Any]] = {}
+        names, infos = self._office.names, dict[str, dict[str, Any]]()
         for place in places.PLACES:
+            stream = names.stream(queue, place)
+            operation = f"STREAM.INFO.{stream}" if place == places.DEAD else f"CONSUMER.INFO.{stream}.{place}"
             try:
-                infos[place] = await self._office.jetstream.api(f"CONSUMER.INFO.{stream}.{place}")
+                infos[place] = await self._office.jetstream.api(operation)
             except JetStreamError as exc:
                 if exc.number not in (NO_STREAM, NO_CONSUMER):
                     raise
@@ -55,7 +56,7 @@ class Looker:
             ready=sum(infos[place]["num_pending"] for place in LEVELS),
             scheduled=later["num_pending"] + later["num_ack_pending"],
             leased=sum(infos[place]["num_ack_pending"] for place in LEVELS),
-            dead=infos[places.DEAD]["num_pending"],
+            dead=infos[places.DEAD]["state"]["messages"],
             oldest_ready=await self._oldest(queue, infos),
         )
 
@@ -63,7 +64,9 @@ class Looker:
         """Return for how long the oldest message that nobody was handed has been due."""
         names = self._office.names
         questions = [
-            next_of(names.stream(queue), names.subjects(queue, place), infos[place]["delivered"]["stream_seq"] + 1)
+            next_of(
+                names.stream(queue, place), names.subjects(queue, place), infos[place]["delivered"]["stream_seq"] + 1
+            )
             for place in LEVELS
         ]
         now = self._office.clock.now()
@@ -105,18 +108,20 @@ class Looker:
 
     async def _look(self, queue: str, id: str) -> Ending | Absent:
         names = self._office.names
-        stream = names.stream(queue)
-        questions = [last_of(stream, names.message(queue, place, id)) for place in (places.LATER, *LEVELS, places.DEAD)]
+        questions = [
+            last_of(names.stream(queue, place), names.message(queue, place, id))
+            for place in (places.LATER, *LEVELS, places.DEAD)
+        ]
         # Twice, for a message may be between two places.
         for _ in range(2):
             found = await self._office.jetstream.look_all([*questions, *self._results.questions(queue, id)])
             *live, dead = found[: len(questions)]
             # A copy that has ended, and is there again because the server was killed, has ended all the same.
-            if max((box.seq for box in live if box is not None), default=0) > last_end(found[len(live) :]):
+            if max((box.stamp for box in live if box is not None), default=0) > last_end(found[len(live) :]):
                 return Absent.PENDING
             latest = self._results.latest(found[len(questions) :])
             letter = None if dead is None else letters.read(dead.message)
-            if letter is not None and (latest is None or letter.of > latest[0].seq):
+            if letter is not None and (latest is None or letter.of > latest[0].stamp):
                 error = letter.errors[-1] if letter.errors else None
                 return Ending(State.DEAD, error=error, reason=letter.reason)
             if latest is not None:

@@ -94,7 +94,10 @@ class Mover:
             if moved[-1] and not move.in_place:
                 deletions.append((number, move))
         if deletions:
-            questions = [deleting(self._names.stream(move.parcel.queue), move.parcel.seq) for _, move in deletions]
+            questions = [
+                deleting(self._names.stream(move.parcel.queue, move.parcel.place), move.parcel.seq)
+                for _, move in deletions
+            ]
             for (number, move), there in zip(deletions, await self._jetstream.delete_all(questions), strict=True):
                 moved[number] = there
                 outcome = outcomes.get(id(move))
@@ -116,7 +119,7 @@ class Mover:
         """Whether the last message on a move's subject is the copy that this very move has made."""
         assert move.letter is not None
         subject = self._names.message(move.parcel.queue, move.place, move.letter.id)
-        (found,) = await self._jetstream.look_all([last_of(self._names.stream(move.parcel.queue), subject)])
+        (found,) = await self._jetstream.look_all([last_of(self._names.stream(move.parcel.queue, move.place), subject)])
         if found is None:
             return False
         there = letters.read(found.message)
@@ -124,22 +127,22 @@ class Mover:
 
     async def _take_back(self, move: Move, copy: Stored) -> None:
         """The message was settled by somebody else meanwhile: its copy must not live."""
-        await self._jetstream.delete_all([deleting(self._names.stream(move.parcel.queue), copy.seq)])
+        await self._jetstream.delete_all([deleting(self._names.stream(move.parcel.queue, move.place), copy.seq)])
 
 
 def due_now(parcel: Parcel) -> Move:
     """A message that is due is replaced by one that can be leased."""
-    letter = replace(parcel.letter, waits=False, of=parcel.seq, how="due")
-    return Move(parcel, letter, parcel.level, f"due:{parcel.seq}")
+    letter = replace(parcel.letter, waits=False, of=parcel.stamp, how="due")
+    return Move(parcel, letter, parcel.level, f"due:{parcel.stamp}")
 
 
 def parked(parcel: Parcel) -> Move:
     """A message that is far from due goes where it is in nobody's way."""
-    letter = replace(parcel.letter, of=parcel.seq, how="parked")
-    return Move(parcel, letter, places.LATER, f"parked:{parcel.seq}")
+    letter = replace(parcel.letter, of=parcel.stamp, how="parked")
+    return Move(parcel, letter, places.LATER, f"parked:{parcel.stamp}")
 
 
 def given_back(parcel: Parcel) -> Move:
     """A message that was handed out and came to nobody waits again; it counts for nothing."""
-    letter = replace(parcel.letter, of=parcel.seq, how="given back")
+    letter = replace(parcel.letter, of=parcel.stamp, how="given back")
     return Move(parcel, letter, parcel.place)

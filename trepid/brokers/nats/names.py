@@ -1,11 +1,12 @@
 """How things are called on the server: streams, consumers, subjects.
 
-A queue is a stream, ``<prefix>-queue-<queue>``, with a subject for each message::
+A queue is five streams, ``<prefix>-<place>-<queue>``, with a subject for each message::
 
-    <prefix>.queue.<queue>.<place>.<id>
+    <prefix>.<place>.<queue>.<id>
 
 The place says who is to look at it: ``high``, ``medium`` and ``low`` are leased from, ``later`` holds what is not due,
-``dead`` the dead letters.
+``dead`` the dead letters.  They are no parts of one stream, for a consumer that looks for its few messages among a
+hundred thousand others walks past all of those.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ LATER: Final = "later"
 DEAD: Final = "dead"
 LEVELS: Final = (HIGH, MEDIUM, LOW)
 """Most urgent first."""
-PLACES: Final = (*LEVELS, LATER, DEAD)
+MAIN: Final = MEDIUM
+"""Made last and deleted first: a queue is there if this one is."""
+PLACES: Final = (HIGH, LOW, LATER, DEAD, MAIN)
 
 PREFIX: Final = re.compile(r"[A-Za-z0-9_]{1,32}")
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_:-]")
@@ -63,26 +66,26 @@ class Names:
 
     prefix: str
 
-    def stream(self, queue: str) -> str:
-        """The stream of a queue."""
-        return f"{self.prefix}-queue-{escaped(queue)}"
+    def stream(self, queue: str, place: str) -> str:
+        """The stream of a place of a queue."""
+        return f"{self.prefix}-{place}-{escaped(queue)}"
 
     def queue(self, stream: str) -> str:
-        """The queue of a stream."""
-        return unescaped(stream.removeprefix(f"{self.prefix}-queue-"))
+        """The queue of a stream of the main place."""
+        return unescaped(stream.removeprefix(f"{self.prefix}-{MAIN}-"))
 
-    def subjects(self, queue: str, place: str = "*") -> str:
+    def subjects(self, queue: str, place: str) -> str:
         """The subjects of all messages in a place of a queue."""
-        return f"{self.prefix}.queue.{escaped(queue)}.{place}.*"
+        return f"{self.prefix}.{place}.{escaped(queue)}.*"
 
     @property
     def all_queues(self) -> str:
-        """The subjects of all queues."""
-        return f"{self.prefix}.queue.>"
+        """The subjects of the main places of all queues."""
+        return f"{self.prefix}.{MAIN}.>"
 
     def message(self, queue: str, place: str, id: str) -> str:
         """The subject of a message."""
-        return f"{self.prefix}.queue.{escaped(queue)}.{place}.{escaped(id)}"
+        return f"{self.prefix}.{place}.{escaped(queue)}.{escaped(id)}"
 
     def results(self, tier: str) -> str:
         """The stream of results that are kept for so long."""

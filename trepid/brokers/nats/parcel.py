@@ -20,10 +20,12 @@ class Where(NamedTuple):
     Attributes:
       seq: the message's place in the stream.
       deliveries: how often it was handed out, this time included.
+      stamp: when it was stored, in nanoseconds.
     """
 
     seq: int
     deliveries: int
+    stamp: int
 
 
 def where(reply: str) -> Where | None:
@@ -34,7 +36,7 @@ def where(reply: str) -> Where | None:
     # Servers that know domains and accounts put both in front.
     skip = 2 if len(words) == 9 else 4
     try:
-        return Where(int(words[skip + 3]), int(words[skip + 2]))
+        return Where(int(words[skip + 3]), int(words[skip + 2]), int(words[skip + 5]))
     except (IndexError, ValueError):
         return None
 
@@ -48,6 +50,7 @@ class Parcel:
       queue, place: where it lies.
       seq: its place in the stream.
       deliveries: how often it was handed out, this time included.
+      stamp: when it was stored, in nanoseconds: it tells the copies of a message apart, and which came later.
       letter: what is known of it.
       message: as it came.
       ours: whether it was published by Trepid; else the letter is made up.
@@ -57,6 +60,7 @@ class Parcel:
     place: str
     seq: int
     deliveries: int
+    stamp: int
     letter: Letter
     message: Message
     ours: bool = True
@@ -74,10 +78,10 @@ def unpacked(queue: str, place: str, message: Message, now: float) -> Parcel | N
         return None
     letter = letters.read(message)
     if letter is not None:
-        return Parcel(queue, place, at.seq, at.deliveries, letter, message)
+        return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message)
     id = unescaped(message.subject.rpartition(".")[2])
-    letter = Letter(id, 5, ("?", at.seq), now, now)
-    return Parcel(queue, place, at.seq, at.deliveries, letter, message, ours=False)
+    letter = Letter(id, 5, ("?", at.stamp), now, now)
+    return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message, ours=False)
 
 
 def not_before(seconds: float) -> bytes:

@@ -88,9 +88,10 @@ class Publisher:
             raise BrokerLostError(f"queue {publication.queue!r}: JetStream does not answer")
         if not isinstance(outcome, JetStreamError) or outcome.number != WRONG_LAST:
             raise outcome
-        stream = office.names.stream(publication.queue)
+        place = question.subject.split(".")[1]
+        stream = office.names.stream(publication.queue, place)
         (found,) = await office.jetstream.look_all([last_of(stream, question.subject)])
-        if found is not None and (await self._results.ended([(publication.queue, id, found.seq)]))[0]:
+        if found is not None and (await self._results.ended([(publication.queue, id, found.stamp)]))[0]:
             await office.jetstream.delete_all([deleting(stream, found.seq)])
             found = None
         if found is None:

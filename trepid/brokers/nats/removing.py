@@ -35,7 +35,7 @@ class Remover:
     async def _taken(self, queue: str, place: str, states: frozenset[State], limit: int) -> int:
         """Take what can be leased from one level, and delete it."""
         office, purged = self._office, 0
-        stream = office.names.stream(queue)
+        stream = office.names.stream(queue, place)
         while purged < limit and State.READY in states:
             asked = min(_BATCH, limit - purged)
             connection = await office.jetstream.connection()
@@ -61,7 +61,7 @@ class Remover:
     async def _found(self, queue: str, place: str, states: frozenset[State], limit: int) -> int:
         """Look for what is not leased from where it is, and delete it."""
         office = self._office
-        stream, subjects = office.names.stream(queue), office.names.subjects(queue, place)
+        stream, subjects = office.names.stream(queue, place), office.names.subjects(queue, place)
         purged = start = 0
         while purged < limit:
             (found,) = await office.jetstream.look_all([next_of(stream, subjects, start)])

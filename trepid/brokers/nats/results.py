@@ -12,7 +12,6 @@ from typing import Final, NamedTuple, final
 import msgspec
 
 from trepid.brokers.nats import letter as letters
-from trepid.brokers.nats.clock import stored_at
 from trepid.brokers.nats.jetstream import (
     WRONG_LAST,
     JetStreamError,
@@ -38,14 +37,14 @@ class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is stored with a result.
 
     Attributes:
-      seq: the copy of the message that it is of.
+      stamp: when the copy of the message that it is of was stored.
       until: when it is to be forgotten.
       plain: whether there is a result; else the payload is empty.
       unreadable: why the result could not be stored.
       error: the last failure before the end.
     """
 
-    seq: int
+    stamp: int
     until: float
     plain: bool = False
     unreadable: str | None = None
@@ -57,14 +56,14 @@ class Result(NamedTuple):
 
     Attributes:
       queue, id: of which message.
-      seq: of which copy.
+      stamp: when the copy that was leased was stored.
       done: what its holder said.
       error: its last failure, if there was one.
     """
 
     queue: str
     id: str
-    seq: int
+    stamp: int
     done: Done
     error: Failure | None
 
@@ -88,7 +87,7 @@ def last_end(found: Sequence[Letterbox | None]) -> int:
     for box in found:
         if box is not None:
             slip, letter = slip_of(box), letters.read(box.message)
-            last = max(last, slip.seq if slip is not None else 0, letter.of if letter is not None else 0)
+            last = max(last, slip.stamp if slip is not None else 0, letter.of if letter is not None else 0)
     return last
 
 
@@ -104,7 +103,7 @@ class Results:
     def _question(self, result: Result, last: int) -> Question:
         done = result.done
         slip = Slip(
-            result.seq, self._office.clock.now() + done.keep, done.result is not None, done.unreadable, result.error
+            result.stamp, self._office.clock.now() + done.keep, done.result is not None, done.unreadable, result.error
         )
         return storing(
             self._office.names.result(tier(done.keep), result.queue, result.id),
@@ -140,7 +139,7 @@ class Results:
         while True:
             (found,) = await jetstream.look_all([last_of(names.results(kept), subject)])
             there = None if found is None else slip_of(found)
-            if there is not None and there.seq > result.seq:
+            if there is not None and there.stamp > result.stamp:
                 return False
             try:
                 await jetstream.store(self._question(result, 0 if found is None else found.seq))
@@ -162,14 +161,14 @@ class Results:
         slips = [(slip, each) for each in found if each is not None and (slip := slip_of(each)) is not None]
         if not slips:
             return None
-        slip, box = max(slips, key=lambda pair: pair[0].seq)
-        if slip.until <= max(self._office.clock.now(), stored_at(box)):
+        slip, box = max(slips, key=lambda pair: pair[0].stamp)
+        if slip.until <= self._office.clock.now():
             return None
         payload = box.message.payload if slip.plain else None
         return slip, Ending(State.DONE, payload, slip.unreadable, slip.error)
 
     async def ended(self, messages: Sequence[tuple[str, str, int]]) -> list[bool]:
-        """Return for each message (queue, id, place of the copy) whether that copy had ended already.
+        """Return for each message (queue, id, when the copy was stored) whether that copy had ended already.
 
         A server that is killed forgets the deletions of its last seconds: what was settled then is there again.  The
         result or the dead letter, which was stored before, is there as well, and tells.
@@ -177,10 +176,10 @@ class Results:
         names, questions = self._office.names, list[Question]()
         for queue, id, _ in messages:
             questions += self.questions(queue, id)
-            questions.append(last_of(names.stream(queue), names.message(queue, DEAD, id)))
+            questions.append(last_of(names.stream(queue, DEAD), names.message(queue, DEAD, id)))
         found = await self._office.jetstream.look_all(questions)
         each = len(TIERS) + 1
-        return [last_end(found[at * each : (at + 1) * each]) >= seq for at, (_, _, seq) in enumerate(messages)]
+        return [last_end(found[at * each : (at + 1) * each]) >= stamp for at, (_, _, stamp) in enumerate(messages)]
 
     async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
         """Forget what earlier runs under these ids (queue, id) have left."""

@@ -8,6 +8,7 @@ from typing import final
 import trio
 from typing_extensions import override
 
+from trepid.brokers.nats import names as places
 from trepid.brokers.nats.graves import Graves
 from trepid.brokers.nats.intake import Intake
 from trepid.brokers.nats.jetstream import NO_STREAM, JetStreamError
@@ -102,11 +103,12 @@ class NatsSession(Session):
         leased = sum(infos[place]["num_ack_pending"] for place in LEVELS)
         if leased:
             raise QueueBusyError(queue, leased)
-        try:
-            await self._office.jetstream.api(f"STREAM.DELETE.{self._office.names.stream(queue)}")
-        except JetStreamError as exc:
-            if exc.number != NO_STREAM:
-                raise
+        for place in reversed(places.PLACES):
+            try:
+                await self._office.jetstream.api(f"STREAM.DELETE.{self._office.names.stream(queue, place)}")
+            except JetStreamError as exc:
+                if exc.number != NO_STREAM:
+                    raise
         self._office.forgotten(queue)
         await self._results.forget(queue)
 

@@ -78,7 +78,7 @@ class Settler:
             return None
         lease, life = judgement.lease, judgement.life
         parcel, name = lease.message.parcel, type(verdict).__name__
-        id = f"{self._office.name}:{parcel.seq}:{name}"
+        id = f"{self._office.name}:{parcel.stamp}:{name}"
         if life.state is DONE:
             return _Plan(lease, life, verdict, Move(parcel, None))
         error = lifecycle.failure_of(verdict, life, now)
@@ -121,7 +121,7 @@ class Settler:
             if verdict.keep > 0:
                 parcel = lease.message.parcel
                 error = parcel.letter.errors[-1] if parcel.letter.errors else None
-                results.append((plan, Result(lease.queue, lease.id, parcel.seq, verdict, error)))
+                results.append((plan, Result(lease.queue, lease.id, parcel.stamp, verdict, error)))
             else:
                 gone.append((lease.queue, lease.id))
         if gone:

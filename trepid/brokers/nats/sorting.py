@@ -47,7 +47,7 @@ def sort(parcel: Parcel, now: float) -> Sorted:
         if letter.due - now > _NEAR and parcel.place != places.LATER:
             return Sorted(move=parked(parcel))
         return Sorted(wait=letter.due - now)
-    life = letter.life(parcel.seq)
+    life = letter.life(parcel.stamp)
     if parcel.deliveries > 1:
         # Each copy is leased once at most, so whoever was given it before is gone.
         return Sorted(move=crashed(parcel, now))
@@ -60,7 +60,7 @@ def sort(parcel: Parcel, now: float) -> Sorted:
 
 def crashed(parcel: Parcel, now: float) -> Move:
     """A message whose lease ended without a word comes back later, or never."""
-    leased = lifecycle.take(parcel.letter.life(parcel.seq), "?", now)
+    leased = lifecycle.take(parcel.letter.life(parcel.stamp), "?", now)
     life = lifecycle.elapse(leased, now)
     letter = parcel.letter.after(life, f"crash {parcel.deliveries}", now)
     return buried(parcel, letter) if life.state is DEAD else Move(parcel, letter, parcel.place)
@@ -68,7 +68,7 @@ def crashed(parcel: Parcel, now: float) -> Move:
 
 def buried(parcel: Parcel, letter: Letter) -> Move:
     """A message that time has ended goes to the dead letters."""
-    return Move(parcel, replace(letter, of=parcel.seq), places.DEAD, f"dead:{parcel.seq}")
+    return Move(parcel, replace(letter, of=parcel.stamp), places.DEAD, f"dead:{parcel.stamp}")
 
 
 def put_down(parcel: Parcel, now: float) -> Move:
@@ -96,7 +96,7 @@ class Sorter:
         moves: list[Move] = []
         connection = await office.jetstream.connection()
         # In the order in which they became due: the copies stand in the order in which they are stored.
-        for parcel in sorted(parcels, key=lambda parcel: (parcel.letter.due, parcel.seq)):
+        for parcel in sorted(parcels, key=lambda parcel: (parcel.letter.due, parcel.stamp)):
             life, move, wait = sort(parcel, now)
             if life is not None:
                 ready.append((parcel, life))
@@ -122,7 +122,7 @@ class Sorter:
         if not again:
             return
         parcels = [moves[number].parcel for number in again]
-        ended = await self._results.ended([(parcel.queue, parcel.letter.id, parcel.seq) for parcel in parcels])
+        ended = await self._results.ended([(parcel.queue, parcel.letter.id, parcel.stamp) for parcel in parcels])
         for number, parcel, over in zip(again, parcels, ended, strict=True):
             if over:
                 moves[number] = Move(parcel, None)

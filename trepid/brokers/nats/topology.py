@@ -47,17 +47,18 @@ class Topology:
     ack_wait: float
 
     async def ensure_queue(self, connection: NatsConnection, queue: str) -> None:
-        """Make the stream of a queue, and its consumers, unless they are there.
+        """Make the streams of a queue, and their consumers, unless they are there.
 
         Raises:
           BrokerRefusedError: if something is there that is not fit for it.
         """
-        stream = self.names.stream(queue)
-        await self._stream(connection, stream, [self.names.subjects(queue)], max_age=0)
-        for place in names.PLACES:
-            await self._consumer(connection, stream, place, self.names.subjects(queue, place))
         # While a server of a cluster is away nothing can be made, so what will surely be used is made now.
         await self.ensure_results(connection, "day")
+        for place in names.PLACES:
+            stream = self.names.stream(queue, place)
+            await self._stream(connection, stream, [self.names.subjects(queue, place)], max_age=0)
+            if place != names.DEAD:
+                await self._consumer(connection, stream, place)
 
     async def ensure_results(self, connection: NatsConnection, tier: str) -> None:
         """Make a stream of results."""
@@ -103,7 +104,7 @@ class Topology:
         kept = ("subjects", "retention", "discard", "max_msgs_per_subject", "max_age")
         _compare(connection, f"stream {name}", wanted, made["config"], kept)
 
-    async def _consumer(self, connection: NatsConnection, stream: str, name: str, subjects: str) -> None:
+    async def _consumer(self, connection: NatsConnection, stream: str, name: str) -> None:
         wanted: dict[str, Any] = {
             "durable_name": name,
             "deliver_policy": "all",
@@ -112,7 +113,6 @@ class Topology:
             "max_deliver": -1,
             "max_ack_pending": -1,
             "max_waiting": 4096,
-            "filter_subject": subjects,
             "replay_policy": "instant",
         }
         body = {"stream_name": stream, "config": wanted}
@@ -130,7 +130,7 @@ class Topology:
             f"consumer {stream}/{name}",
             wanted,
             made["config"],
-            ("ack_policy", "max_deliver", "max_ack_pending", "filter_subject"),
+            ("ack_policy", "max_deliver", "max_ack_pending"),
         )
 
 
