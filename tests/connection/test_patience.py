@@ -284,3 +284,18 @@ async def test_a_window_begins_with_the_first_attempt(autojump_clock):
         await trio.sleep(1000)
         session.connected = True
     assert len(session.times) == 2
+
+
+async def test_a_busy_engine_does_not_make_an_unknown_end_known(autojump_clock):
+    session = Forgetful(deduplication="window", deduplication_window=60.0)
+    session.errors = [LOST] + [trepid.BrokerBusyError("busy")] * 1000
+    with pytest.raises(trepid.BrokerLostError, match="would not recognise"):
+        await Patience().publish("job m", session, session.publish)
+    assert session.times[-1] - session.times[0] <= 30
+
+
+async def test_a_window_begins_with_the_first_attempt_whose_end_is_unknown(autojump_clock):
+    session = Forgetful(deduplication="window", deduplication_window=60.0)
+    session.errors = [trepid.BrokerBusyError("busy")] * 100 + [LOST]
+    assert await Patience().publish("job m", session, session.publish) == "stored"
+    assert session.times[-1] - session.times[0] > 40

@@ -130,6 +130,8 @@ class Connection:
     async def enqueue_many(self, jobs: Iterable[Job[T]]) -> list[JobHandle[T]]:
         """Store the messages of several jobs in one step: all of them, or none.
 
+        Engines without the capability ``atomic_batches`` store them one by one: there, a loss may leave some of them.
+
         Raises:
           UnknownQueueError: if one of their queues was never declared.
           UniqueConflictError: if a unique key is held, and its job said ``on_conflict="raise"``.

@@ -75,24 +75,24 @@ class Patience:
         """
         capabilities = session.capabilities
         always = capabilities.deduplication == "always"
-        repeatable_until: float | None = None  # None as long as nothing was sent
+        recognised_until = inf  # from the first attempt on whose end is unknown
         trouble: Exception = BrokerLostError("the broker is away")
         troubles = 0
         while True:
             if always or session.connected or not self.waits:
-                if repeatable_until is None:
-                    repeatable_until = trio.current_time() + _recognised_for(capabilities)
+                began = trio.current_time()
                 try:
                     return await operation()
                 except (BrokerLostError, BrokerBusyError) as exc:
                     if not self.waits:
                         raise
                     trouble = exc
+                if isinstance(trouble, BrokerLostError):
+                    recognised_until = min(recognised_until, began + _recognised_for(capabilities))
             _tell(what, trouble, troubles)
             await _pause(troubles)
             troubles += 1
-            lost = repeatable_until is not None and isinstance(trouble, BrokerLostError)
-            if lost and trio.current_time() > (repeatable_until or 0.0):
+            if trio.current_time() > recognised_until:
                 raise BrokerLostError(_UNKNOWN.format(what=what, engine=capabilities.engine)) from trouble
 
 
