@@ -103,10 +103,11 @@ async def test_a_script_that_fails_has_changed_nothing(own_redis):
         await session.declare(["q"])
         first, second = publications("q", 2)
         await session.publish([first, second])
-        server.command("HSET", "{trepid:q}:life", second.id, "no life")
         before = await session.get("q", first.id), await session.stats("q")
+        server.command("SET", "{trepid:q}:leased", "a string")
         with pytest.raises(RedisError, match="user_script"):
             await session.lease(["q"], 2, 60.0, owner="me")
+        server.command("DEL", "{trepid:q}:leased")
         assert (await session.get("q", first.id)) == before[0]
         after = await session.stats("q")
         assert (after.ready, after.leased) == (before[1].ready, 0)

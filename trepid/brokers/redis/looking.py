@@ -9,7 +9,7 @@ import attrs
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import Row, load, read_failures, unpack
-from trepid.brokers.redis.scripts import AWAIT, COUNT, GET, PEEK
+from trepid.brokers.redis.scripts import AWAIT, COUNT, GET, HOLD, PEEK
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
 from trepid.rules import lifecycle
@@ -43,48 +43,31 @@ async def get(engine: Engine, queue: str, id: str) -> MessageView | None:
 async def peek(engine: Engine, queue: str, state: State, limit: int, after: int) -> Page:
     """Return some messages in a state, in the order of publishing."""
     key = "waiting" if state in (READY, SCHEDULED) else str(state)
-    if state is State.LEASED:
-        return await _leased(engine, queue, limit, after)
+    # One more than is wanted says whether there is more.
+    most = min(_AT_ONCE, max(limit + 1, 10))
     views: list[MessageView] = []
     places: list[int] = []
     while True:
-        # One more than is wanted says whether there is more.
-        found = await engine.run(PEEK, [queue], key, after, min(_AT_ONCE, max(limit + 1, 10)))
+        if state is State.LEASED:
+            found = await engine.run(HOLD, [queue], after, most)
+        else:
+            found = await engine.run(PEEK, [queue], key, after, most)
         if found is None:
             raise UnknownQueueError(queue)
-        now, behind, ids, *columns = found
+        now, behind, complete, ids, *columns = found
         if behind:
             continue
         for id, blob, payload, errors in zip(ids, *columns, strict=True):
-            row = load(blob, float(now))
+            row = load(blob, float(now)) if blob is not None else None
             if row is None:
                 continue
             after = row.life.seq
             if row.life.state is state:
                 views.append(_view(row, queue, id.decode(), payload, errors))
                 places.append(row.life.seq)
-        if len(views) > limit or len(ids) < min(_AT_ONCE, max(limit + 1, 10)):
+        if len(views) > limit or complete:
             cursor = places[limit - 1] if len(views) > limit > 0 else None
             return Page(tuple(views[:limit]), cursor)
-
-
-async def _leased(engine: Engine, queue: str, limit: int, after: int) -> Page:
-    # In the order in which they end, which is not that of publishing: but there are no more than workers have slots.
-    while True:
-        found = await engine.run(PEEK, [queue], "leased", "-inf", 100_000)
-        if found is None:
-            raise UnknownQueueError(queue)
-        now, behind, ids, *columns = found
-        if not behind:
-            break
-    rows: list[tuple[Row, Any]] = []
-    for id, blob, payload, errors in zip(ids, *columns, strict=True):
-        row = load(blob, float(now))
-        if row is not None and row.life.seq > after and row.life.state is State.LEASED:
-            rows.append((row, (id.decode(), payload, errors)))
-    rows.sort(key=lambda found: found[0].life.seq)
-    cursor = rows[limit - 1][0].life.seq if len(rows) > limit > 0 else None
-    return Page(tuple(_view(row, queue, *rest) for row, rest in rows[:limit]), cursor)
 
 
 @attrs.frozen

@@ -29,6 +29,9 @@ local FRESH, RUNNING, FINISHED = UNIQUE, UNTIL, FORGET -- how many there are the
 local DEFAULTS = {0, 0, 0, 0, 0, 0, '', 0, false, false, false, false, false, 0, false, 0, false, false, 0, 0, 0,
   0, 0, 0, 0, false, false, false, false}
 local WAITING, LEASED, DONE, DEAD, CANCELLED = 0, 1, 2, 3, 4
+-- A small sorted set is a list, and reading a list of fractions as scores takes half the time of a lease.  A member this
+-- long, which no id can be and no range includes, makes it a tree from the beginning.
+local GUARD = string.rep('\255', 65)
 local ENDS = {[DONE] = 'done', [DEAD] = 'dead', [CANCELLED] = 'cancelled'}
 
 local QUEUES = #KEYS - (A[2] and 2 or 1)
@@ -49,11 +52,27 @@ local function filled(l)
   return l
 end
 
+-- A life as it was packed, or nil if somebody's hand has made it unreadable.
+local function whole(blob)
+  local l = decode(blob)
+  local _ = l[STATE] + l[SEQ] + l[DUE] + l[DELIVERIES] + l[PRIORITY] + l[ENQUEUED] + l[NUMBER]
+  return #l >= FRESH and #l <= UNREADABLE and l
+end
+
+local function readable(blob)
+  local fine, l = pcall(whole, blob)
+  return fine and l or nil
+end
+
+local mended -- see moves
+
 -- A message, and where it is written now, so that flush can take it away from there.
 local function loaded(q, id, blob)
   local m
   if blob then
-    local l = filled(decode(blob))
+    local l = readable(blob)
+    if not l then return mended(q, id, blob) end
+    filled(l)
     m = {id = id, life = l, stored = true, state = l[STATE], seq = l[SEQ], due = l[DUE], priority = l[PRIORITY],
       expires = l[EXPIRES], forget = l[FORGET], asked = l[CANCEL], touched = false, body = false, erase = false}
   else

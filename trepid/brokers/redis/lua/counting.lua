@@ -9,5 +9,5 @@ for _, lane in ipairs(call('ZRANGE', q.base .. 'lanes', 0, -1)) do
   if first then oldest = min(oldest or first + 0, first) end
 end
 local function size(key) return call('ZCARD', q.base .. key) end
-return encode({ready, size('waiting') - ready, size('leased'), size('done'), size('dead'), size('cancelled'),
+return encode({ready, size('waiting') - ready, call('ZCOUNT', q.base .. 'leased', '-inf', '(+inf'), size('done'), size('dead'), size('cancelled'),
   q.paused and true or false, oldest and max(0, now - oldest)})

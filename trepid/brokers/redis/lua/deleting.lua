@@ -9,7 +9,7 @@ if late('leased') then
   observe(q, 100)
   if late('leased') then return -1 end
 end
-local leased = call('ZCARD', base .. 'leased')
+local leased = call('ZCOUNT', base .. 'leased', '-inf', '(+inf')
 if leased > 0 then return leased end
 -- The messages go at once, however many they are; that they were published is remembered by the heap of their lives.
 if call('EXISTS', base .. 'life') == 1 then

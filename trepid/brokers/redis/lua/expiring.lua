@@ -3,7 +3,7 @@ local count = 0
 for i = 1, QUEUES do
   local q = queue(i)
   if q then
-    local ids = call('ZRANGEBYSCORE', q.base .. 'leased', format('(%.17g', now), '+inf')
+    local ids = call('ZRANGEBYSCORE', q.base .. 'leased', format('(%.17g', now), '(+inf')
     prefetch(q, ids)
     for _, id in ipairs(ids) do
       local m = stored(q, id)

@@ -85,6 +85,39 @@ local function aged(q, m)
   return m.life
 end
 
+-- What is known of a message whose life cannot be read: it is dead, and its error tells the bytes.  Its payload is as it
+-- was, so it may be requeued.
+function mended(q, id, blob)
+  local base, state, place, lane = q.base, DEAD, false, 0
+  local function at(key) return call('ZSCORE', base .. key, id) end
+  if at('waiting') then
+    state, place = WAITING, tonumber(at('waiting'))
+    for _, name in ipairs(call('ZRANGE', base .. 'lanes', 0, -1)) do
+      if call('ZSCORE', base .. 'lane:' .. name, format('%016.0f', place) .. id) then lane = tonumber(name) end
+    end
+  elseif at('leased') then
+    state = LEASED
+  else
+    for ended, key in pairs(ENDS) do
+      if at(key) then state, place = ended, tonumber(at(key)) end
+    end
+  end
+  if not place then
+    seq = seq + stride
+    place = seq
+  end
+  local m = {id = id, stored = true, state = state, seq = place, due = now, priority = lane, expires = true, forget = true,
+    asked = true, touched = false, body = false, erase = false}
+  m.life = filled({WAITING, place, now, 0, lane, now, '', 0})
+  dead(m.life, now, 'undecodable')
+  q.found[id] = m
+  local bytes = string.gsub(sub(blob, 1, 1000), '.', function(c) return format('%02x', string.byte(c)) end)
+  q.errors[id] = format('%.17g 0 ', now) .. cjson.encode({type = 'DamagedRecord',
+    message = 'its record in Redis cannot be read; in hexadecimal: ' .. bytes}) .. '\n'
+  moved(q, m)
+  return m
+end
+
 local function all(command, key, list)
   for first = 1, #list, 4000 do call(command, key, unpack(list, first, min(first + 3999, #list))) end
 end
@@ -229,4 +262,13 @@ local function flush()
     end
   end
   if written then keep_time() end
+end
+
+-- The packed life of a message, if it is there; one that can be read.
+local function record(q, id)
+  local blob = call('HGET', q.base .. 'life', id)
+  if not blob or readable(blob) then return blob end
+  loaded(q, id, blob)
+  flush()
+  return call('HGET', q.base .. 'life', id)
 end

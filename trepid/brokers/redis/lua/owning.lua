@@ -6,7 +6,7 @@ for i = 1, QUEUES do
   if q and A[4] then
     ids = call('SMEMBERS', q.base .. 'asked')
   elseif q then
-    ids = call('ZRANGEBYSCORE', q.base .. 'leased', format('(%.17g', now), '+inf')
+    ids = call('ZRANGEBYSCORE', q.base .. 'leased', format('(%.17g', now), '(+inf')
   end
   if #ids > 0 then
     prefetch(q, ids)
@@ -18,4 +18,5 @@ for i = 1, QUEUES do
     end
   end
 end
+flush() -- what could not be read
 return encode(found)

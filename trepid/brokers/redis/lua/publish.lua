@@ -22,8 +22,8 @@ local function buried(q, id, publisher, number)
   for _, grave in ipairs(q.graves) do
     local blob = call('HGET', grave, id)
     if blob then
-      local l = decode(blob)
-      if l[PUBLISHER] == publisher and l[NUMBER] == number then return true end
+      local l = readable(blob)
+      if l and l[PUBLISHER] == publisher and l[NUMBER] == number then return true end
     end
   end
   return false

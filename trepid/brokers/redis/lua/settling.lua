@@ -80,7 +80,7 @@ end
 -- The commonest end of all, without detours: done, by who holds the lease, and nothing had ever happened to it.
 local quick = {}
 local function done(q, said, blob)
-  local l = blob and decode(blob)
+  local l = blob and readable(blob)
   if not l or #l ~= RUNNING or l[STATE] ~= LEASED or l[SEQ] ~= said[3] or l[DELIVERIES] ~= said[4] or now >= l[UNTIL]
       or l[UNIQUE] or said[8] then
     return false

@@ -1,0 +1,135 @@
+"""Records that somebody's hand has damaged, and amounts that nobody expects."""
+
+import pytest
+import trio
+
+from tests.brokers.redis.steps import publications, settled
+from trepid.brokers.redis import RedisBroker
+from trepid.brokers.redis.scripts import LEASE
+from trepid.ports.messages import Settlement
+from trepid.rules.life import Reply, State
+from trepid.rules.verdicts import Done
+
+
+async def damage(session, queue, id, blob):
+    """Overwrite the record of a message."""
+    key = session._engine.keys.meta(queue).replace(":meta", ":life")
+    await session._engine.servers.call(key, "HSET", key, id, blob)
+
+
+BLOBS = [b"", b"\xc1", b"hello", b"\x91\x00", b"\x9c" + 12 * b"\xa1x", b"\x80", b"\xc0" * 3, bytes(5000)]
+
+
+@pytest.mark.parametrize("blob", BLOBS, ids=[str(n) for n in range(len(BLOBS))])
+async def test_a_damaged_record_is_buried_with_its_payload_and_the_others_go_on(redis_server, blob):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        first, bad, last = publications("q", 3, payload=b'{"n":1}')
+        await session.publish([first, bad, last])
+        await damage(session, "q", bad.id, blob)
+        got = await session.lease(["q"], 10, 60.0, owner="me")
+        assert [each.id for each in got] == [first.id, last.id]
+        view = await session.get("q", bad.id)
+        assert (view.state, view.reason, view.payload) == (State.DEAD, "undecodable", b'{"n":1}')
+        assert view.errors[0].type == "DamagedRecord"
+        assert blob[:1000].hex() in view.errors[0].message
+        assert (await session.stats("q")).ready == 0
+        assert await session.requeue("q", [bad.id]) == 1
+        (again,) = await session.lease(["q"], 10, 60.0, owner="me")
+        assert (again.id, again.payload) == (bad.id, b'{"n":1}')
+        assert await settled(session, [*got, again]) == 3
+        stats = await session.stats("q")
+        assert (stats.ready, stats.leased, stats.dead) == (0, 0, 0)
+
+
+LOOKS = ["get", "result", "peek", "peek leased", "held", "settle", "extend", "cancel", "publish"]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_whoever_looks_first_buries_a_damaged_record(redis_server, look):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        (bad,) = batch = publications("q", 1)
+        await session.publish(batch)
+        leased = look not in ("peek", "get", "publish")
+        if leased:
+            (delivery,) = await session.lease(["q"], 1, 60.0, owner="me")
+        await damage(session, "q", bad.id, b"\xc1")
+        match look:
+            case "get":
+                assert (await session.get("q", bad.id)).state is State.DEAD
+            case "result":
+                assert (await session.result("q", bad.id)).state is State.DEAD
+            case "peek":
+                assert not (await session.peek("q", State.READY)).messages
+            case "peek leased":
+                assert not (await session.peek("q", State.LEASED)).messages
+            case "held":
+                assert not await session.held("me")
+            case "settle":
+                assert await session.settle([Settlement(delivery.ref, Done(None, 0.0))]) == [Reply.SUPERSEDED]
+            case "extend":
+                assert (await session.extend([delivery.ref], 60.0))[0].reply is Reply.SUPERSEDED
+            case "cancel":
+                await session.cancel("q", [bad.id], "why not")
+            case "publish":
+                await session.publish(batch)  # whose publish it was cannot be read, so this is a new one
+                stats = await session.stats("q")
+                assert (stats.ready, stats.dead) == (1, 0)
+                return
+        stats = await session.stats("q")
+        assert (stats.ready, stats.leased, stats.dead) == (0, 0, 1)
+
+
+async def test_what_is_no_longer_there_is_passed_over(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        gone, kept = publications("q", 2)
+        await session.publish([gone, kept])
+        key = session._engine.keys.meta("q").replace(":meta", ":life")
+        await session._engine.servers.call(key, "HDEL", key, gone.id)
+        assert [each.id for each in await session.lease(["q"], 10, 60.0, owner="me")] == [kept.id]
+        assert (await session.stats("q")).ready == 0
+
+
+async def test_many_that_died_waiting_hide_nothing_and_keep_nobody_waiting(redis_server):
+    """One call carries out a part of what time has decided; who asks for a message gets it in the end."""
+    clock = [1000.0]
+    async with RedisBroker(redis_server.new_database(), clock=lambda: clock[0]).open() as session:
+        await session.declare(["q"])
+        for _ in range(5):
+            await session.publish(publications("q", 1000, ttl=1.0))
+        (live,) = batch = publications("q", 1)
+        await session.publish(batch)
+        clock[0] += 10
+        await session._engine.run(LEASE, ["q"], 10, 60.0, "me", 1, False)
+        assert await session._engine.servers.call("", "ZCARD", "{trepid:q}:dead") <= 1100
+        assert [each.id for each in await session.lease(["q"], 10, 60.0, owner="me")] == [live.id]
+        assert (await session.stats("q")).dead == 5000
+
+
+async def test_more_leases_than_a_script_may_return_at_once(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        await session.publish(publications("q", 9000))
+        got = []
+        while deliveries := await session.lease(["q"], 2500, 60.0, owner="me"):
+            got += deliveries
+        page = await session.peek("q", State.LEASED, limit=150)
+        ids = [view.id for view in page.messages]
+        while page.cursor is not None and len(ids) < 450:
+            page = await session.peek("q", State.LEASED, limit=150, after=page.cursor)
+            ids += [view.id for view in page.messages]
+        assert ids == [each.id for each in got[:450]]
+
+
+async def test_pages_of_large_messages_come_over_a_connection_that_listens(redis_server):
+    """A server gives up a connection that listens to channels once 32 MiB wait to be read."""
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        assert not await session.lease(["q"], 1, 60.0, owner="me", wait=0.01)
+        for _ in range(10):
+            await session.publish(publications("q", 4, payload=bytes(1 << 20)))
+        with trio.fail_after(20):
+            page = await session.peek("q", State.READY, limit=100)
+        assert [len(view.payload) for view in page.messages] == [1 << 20] * 40
