@@ -32,7 +32,11 @@ def test_forms(url, expected):
 def test_passwords_may_hold_anything():
     assert parse("redis://us%40er:p%2Fw%3A@host").login.words == ("AUTH", "us@er", "p/w:")
     assert parse("redis://:p/w@x@host/1").login.words == ("AUTH", "default", "p/w@x")
+    assert parse("redis://:p?w@host/1?prefix=x").login.words == ("AUTH", "default", "p?w")
+    assert parse("redis://:p?w@host/1?prefix=x").prefix == "x"
+    assert parse("redis://only-a-name@host").login.words == ("AUTH", "only-a-name", "")
     assert parse("redis://host").login.words == ()
+    assert parse("redis+sentinel://a/s?sentinel_password=q@r").sentinel_login.words == ("AUTH", "default", "q@r")
     assert parse("redis+sentinel://:p@a/s?sentinel_password=q").sentinel_login.words == ("AUTH", "default", "q")
 
 
@@ -73,3 +77,10 @@ def test_nothing_shown_holds_a_secret(scheme):
     with pytest.raises(BrokerURLError) as caught:
         parse(f"{scheme}://user:hunter2@{rest}?wrong=1{extra}")
     assert "hunter2" not in f"{caught.value} {caught.value!r} {caught.value.args}"
+
+
+def test_a_password_that_looks_like_an_option_is_not_shown():
+    with pytest.raises(BrokerURLError, match="there is no such option") as caught:
+        parse("redis://:hun?ter2=secret@host")
+    assert "ter2" not in str(caught.value)
+    assert "secret" not in str(caught.value)

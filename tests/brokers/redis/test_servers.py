@@ -283,3 +283,35 @@ async def test_sentinels_find_the_primary_and_its_successor(own_redis):
                 except BrokerLostError:
                     await trio.sleep(0.1)
         assert "role:master" in await trio.to_thread.run_sync(replica.command, "INFO", "replication")
+
+
+@pytest.mark.parametrize("what", ["publish", "lease", "wait"])
+async def test_a_primary_that_becomes_a_replica_is_given_up(own_redis, what):
+    """Also by who only waits: scripts that find nothing to do write nothing, and would never be told."""
+    server = own_redis()
+    async with RedisBroker(server.url).open() as session:
+        await session.declare(["q"])
+        assert not await session.lease(["q"], 1, 30.0, owner="me", wait=0.01)
+
+        async def demote():
+            await trio.to_thread.run_sync(server.command, "REPLICAOF", "127.0.0.1", "1")  # where nobody is
+
+        async def wait():
+            with pytest.raises(BrokerLostError, match="READONLY"):
+                await session.lease(["q"], 1, 30.0, owner="me", wait=3600.0)
+
+        with trio.fail_after(10):
+            if what == "wait":
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(wait)
+                    await trio.sleep(0.1)
+                    await demote()
+            else:
+                await demote()
+                with pytest.raises(BrokerLostError, match="READONLY"):
+                    if what == "publish":
+                        await session.publish(publications("q", 1))
+                    else:
+                        await session.lease(["q"], 1, 30.0, owner="me")
+        await trio.to_thread.run_sync(server.command, "REPLICAOF", "NO", "ONE")
+        await until_it_works(session)

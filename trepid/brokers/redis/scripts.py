@@ -23,14 +23,16 @@ class Script:
     digest: str
 
 
-def _script(*parts: str) -> Script:
+def _script(*parts: str, head: str = "") -> Script:
     folder = files("trepid.brokers.redis") / "lua"
-    source = "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+    source = head + "\n".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
     return Script(source, sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
 PUBLISH: Final = _script("core", "moves", "publish", "publishing")
-LEASE: Final = _script("core", "moves", "observe", "leasing")
+# With such a first line a server that has become a replica refuses the script, and not only what it writes: who finds
+# nothing to lease writes nothing, and would ask the wrong server for ever.  A full server must let itself be drained.
+LEASE: Final = _script("core", "moves", "observe", "leasing", head="#!lua flags=allow-oom\n")
 EXTEND: Final = _script("core", "moves", "standing", "extending")
 SETTLE: Final = _script("core", "moves", "observe", "standing", "settling")
 SETTLE_THEN: Final = _script("core", "moves", "observe", "publish", "standing", "settling")

@@ -53,9 +53,10 @@ class Login:
     @property
     def words(self) -> tuple[str, ...]:
         """What ``HELLO`` is told, if anything."""
-        if self.password is None:
+        if self.password is None and self.username is None:
             return ()
-        return ("AUTH", self.username or "default", self.password)
+        # Who has a name and no password is not to become somebody else in silence; a user may need none.
+        return ("AUTH", self.username or "default", self.password or "")
 
 
 @final
@@ -129,11 +130,13 @@ def parse(url: str) -> RedisAddress:
 
     if not rest.startswith("//"):
         raise wrong("two slashes are missing")
-    rest, _, query = rest[2:].partition("?")
+    rest, query = _queried(rest[2:])
     options = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := options.keys() - _OPTIONS:
         names = ", ".join(sorted(_OPTIONS))
-        raise BrokerURLError(shown, f"there is no option {min(unknown)!r}; known are {names}")
+        # With an @ behind it, what looks like an option may be a part of a password.
+        which = "such option" if "@" in query else f"option {min(unknown)!r}"
+        raise BrokerURLError(shown, f"there is no {which}; known are {names}")
     authority, slash, path = _split(rest)
     user, at, hosts = authority.rpartition("@")
     login = _login(user) if at else Login()
@@ -176,6 +179,14 @@ def parse(url: str) -> RedisAddress:
 def _shown(url: str) -> str:
     masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url, flags=re.DOTALL)
     return re.sub(r"([?&][^=&]*(?:pass|user)[^=&]*=)[^&]*", r"\1***", masked, flags=re.IGNORECASE)
+
+
+def _queried(rest: str) -> tuple[str, str]:
+    # A password may hold a question mark, too: then no option comes between that and the @.
+    mark, at = rest.find("?"), rest.rfind("@")
+    if 0 <= mark < at and "=" not in rest[mark:at]:
+        mark = rest.find("?", at)
+    return (rest, "") if mark < 0 else (rest[:mark], rest[mark + 1 :])
 
 
 def _split(rest: str) -> tuple[str, str, str]:
