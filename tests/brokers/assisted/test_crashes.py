@@ -12,6 +12,7 @@ import trio
 
 from tests.brokers.assisted.limited import LimitedBroker
 from trepid.brokers.assisted import AssistedBroker
+from trepid.brokers.assisted.publishing import Drafts
 from trepid.brokers.memory import MemoryBroker
 from trepid.errors import BrokerLostError
 from trepid.ports.messages import Absent, Ending, Publication, Settlement
@@ -175,12 +176,69 @@ async def test_a_repetition_that_has_lost_its_key_is_not_stored(autojump_clock):
         if rival.outcome is Publishing.ACCEPTED:
             [again] = await world.other.publish([item])
             assert (again.outcome, again.id) == (Publishing.EXISTING, "rival")
-        ran = await world.run_all()
-        assert ran in ({rival.id: 1}, {"rival": 1, "m": 1})
-        # Both only if the first publisher died between the ticket and its confirmation, and was silent for a minute.
-        assert len(ran) == 1 or rival.outcome is Publishing.ACCEPTED
+        assert await world.run_all() == {rival.id: 1}
 
     await cut_off(prepare, lambda world, item: world.session.publish([item]), check)
+
+
+async def test_of_a_dead_publisher_and_a_living_one_with_the_same_key_one_runs(autojump_clock):
+    async def prepare(world):
+        return world.publication(unique=Unique("k"))
+
+    async def check(world, item):
+        await trio.sleep(61)
+        [rival] = await world.other.publish([world.publication("rival", unique=Unique("k"))])
+        deliveries = await world.take()
+        assert [delivery.id for delivery in deliveries] == [rival.id]
+
+    await cut_off(prepare, lambda world, item: world.session.publish([item]), check)
+
+
+async def test_what_was_cancelled_before_it_was_confirmed_never_runs(autojump_clock):
+    async def prepare(world):
+        return world.publication(delay=1000)
+
+    async def check(world, item):
+        [reply] = await world.other.cancel("q", ["m"], "no")
+        await trio.sleep(900)
+        ran = await world.run_all()
+        assert ran == {} or (reply is CancelReply.UNKNOWN and ran == {"m": 1})
+
+    await cut_off(prepare, lambda world, item: world.session.publish([item]), check)
+
+
+async def test_a_repetition_after_a_long_outage_is_one_message(autojump_clock):
+    async def prepare(world):
+        return world.publication(unique=Unique("k"))
+
+    async def check(world, item):
+        await trio.sleep(300)
+        await world.other.publish([item])
+        assert [delivery.id for delivery in await world.take()] == ["m"], "the other ticket is a surplus"
+
+    await cut_off(prepare, lambda world, item: world.session.publish([item]), check)
+
+
+@pytest.mark.parametrize("rival", ["m", "rival"])
+async def test_who_is_slow_to_publish_has_lost_id_and_key_to_who_was_faster(autojump_clock, rival):
+    async with two_programs() as world:
+        slow = Drafts(world.session._register, world.session._main, [world.publication(unique=Unique("k"))])
+        assert await slow.claim()
+        await trio.sleep(61)
+        await world.other.publish([world.publication(rival, unique=Unique("k"))])
+        await slow.confirm(await world.session._main.publish(slow.tickets))
+        [answer] = slow.answers
+        assert (answer.outcome, answer.id) == (Publishing.EXISTING, rival)
+        assert [delivery.id for delivery in await world.take()] == [rival]
+
+
+async def test_nobody_is_withdrawn_for_what_is_refused(autojump_clock):
+    async with two_programs() as world:
+        await world.other.publish([world.publication("old", unique=Unique("k"))])
+        lost = Publication("nowhere", "x", ("p", 99), b"{}")
+        replies = await world.other.publish([world.publication("new", unique=Unique("k", "replace")), lost])
+        assert [reply.outcome for reply in replies] == [Publishing.NOT_STORED, Publishing.NO_QUEUE]
+        assert await world.run_all() == {"old": 1}
 
 
 # ---------------------------------------------------------------------------------------------------------- leasing
@@ -262,6 +320,62 @@ async def test_a_failure_that_is_cut_off_is_a_failure_or_a_crash(autojump_clock)
         assert ending.state is (State.DONE if ran else State.DEAD)
 
     await cut_off(prepare, lambda world, delivery: world.settle(delivery, Failed(OOPS), world.session), check)
+
+
+async def test_an_extension_that_is_cut_off_can_be_repeated(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication()])
+        [delivery] = await world.take(world.session)
+        return delivery
+
+    async def check(world, delivery):
+        world.cut.left = math.inf
+        await trio.sleep(20)
+        [extension] = await world.session.extend([delivery.ref], 30.0)
+        assert extension.reply is Reply.APPLIED
+        await trio.sleep(20)
+        assert await world.take() == [], "nobody else has it meanwhile"
+        assert await world.settle(delivery, Done(b"mine", DAY), world.session) is Reply.APPLIED
+        assert await world.other.result("q", "m") == Ending(State.DONE, b"mine")
+
+    await cut_off(prepare, lambda world, delivery: world.session.extend([delivery.ref], 30.0), check)
+
+
+async def test_a_follow_up_comes_with_the_settlement_or_is_free(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication()])
+        [delivery] = await world.take(world.session)
+        return delivery, world.publication("next", unique=Unique("k"))
+
+    async def operate(world, prepared):
+        delivery, following = prepared
+        await world.session.settle([Settlement(delivery.ref, Done(b"mine", DAY))], then=[following])
+
+    async def check(world, prepared):
+        ran = await world.run_all()
+        assert ran in ({"next": 1}, {"m": 1}, {}), "not both, and neither twice"
+        [free] = await world.other.publish([world.publication("later", unique=Unique("k"))])
+        assert free.outcome is Publishing.ACCEPTED
+
+    await cut_off(prepare, operate, check)
+
+
+async def test_a_settlement_with_a_follow_up_can_be_repeated(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication()])
+        [delivery] = await world.take(world.session)
+        return delivery, world.publication("next", unique=Unique("k"))
+
+    async def operate(world, prepared):
+        delivery, following = prepared
+        return await world.session.settle([Settlement(delivery.ref, Done(b"mine", DAY))], then=[following])
+
+    async def check(world, prepared):
+        world.cut.left = math.inf
+        assert await operate(world, prepared) in ([Reply.APPLIED], [Reply.REPEATED])
+        assert await world.run_all() == {"next": 1}
+
+    await cut_off(prepare, operate, check)
 
 
 # ------------------------------------------------------------------------------------------------------- cancelling

@@ -21,7 +21,10 @@ from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Verdi
 from trepid.values.envelope import actor_of
 
 CLAIM_FOR: Final = 60.0
-"""Seconds after which an id or a key is free again whose publisher died between claiming it and publishing."""
+"""Seconds after which an id or a key is free again whose publisher died between claiming it and confirming it.
+
+The deed is kept for longer: the ticket may be there, and whoever leases it must know what it claimed.
+"""
 
 TICKET_FOR: Final = 400 * DAY
 """For how long a deed outlasts a ticket that may still be about."""
@@ -198,6 +201,8 @@ def elapse(deed: Deed, epoch: Epoch, now: float) -> Deed | None:
         deed = replace(deed, state=DEAD, ended=deed.expires, reason="expired")
     if deed.state is READY and deed.epoch.flushed != epoch.flushed:
         return None
+    if deed.state is READY and not deed.sure and now >= deed.enqueued + CLAIM_FOR:
+        return None
     if deed.state is DEAD and deed.epoch.buried != epoch.buried:
         return None
     return deed
@@ -268,4 +273,4 @@ def kept_for(deed: Deed, now: float) -> float:
     """
     if not deed.live and not deed.surplus and deed.forget is not None and (deed.state is DONE or deed.sealed):
         return max(0.0, deed.forget - now) + REMEMBERED
-    return TICKET_FOR + max(0.0, deed.due - now) if deed.sure else CLAIM_FOR
+    return TICKET_FOR + max(0.0, deed.due - now)

@@ -22,7 +22,7 @@ from trepid.brokers.assisted.register import Change, Entry, Name, Register, exch
 from trepid.ports.broker import Session
 from trepid.ports.messages import Delivery, Settlement
 from trepid.ports.records import Claim
-from trepid.rules.life import DEAD, LEASED
+from trepid.rules.life import DEAD, LEASED, READY
 from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
 
@@ -59,7 +59,8 @@ async def admit(
         changes: dict[Name, tuple[Entry, Change]] = {}
         for name, ticket in wave.items():
             if await _lacks_key(register, entries[name], ticket):
-                ends[ticket] = _NO_KEY
+                # What was never confirmed need not be kept; dead letters are.
+                ends[ticket] = _NO_KEY if _dead(entries[name]) else _THROWN_AWAY
             else:
                 changes[name] = (entries[name], _taking(ticket, owner, lease_for))
         for name, (entry, new) in (await register.change(changes)).items():
@@ -71,10 +72,19 @@ async def admit(
     return [replace(each.lease, id=each.name[1]) for each in tickets if each not in ends]
 
 
+def _dead(entry: Entry) -> bool:
+    return entry.stored is not None and entry.stored.state is DEAD
+
+
 async def _lacks_key(register: Register, entry: Entry, ticket: _Ticket) -> bool:
-    """Whether a dead message that was requeued cannot have its unique key back, which somebody else holds by now."""
+    """Whether a message cannot have its unique key, which somebody else holds by now.
+
+    That of a dead message that was requeued, or of one whose publisher died, or was silent, before it confirmed it.
+    """
     deed = entry.stored
-    if deed is None or deed.token != ticket.token or deed.state is not DEAD or deed.unique is None:
+    if deed is None or deed.token != ticket.token or deed.unique is None:
+        return False
+    if deed.state is not DEAD and not (deed.state is READY and not deed.sure):
         return False
     holder = Holder(ticket.name[1], deed.token)
     key = (ticket.name[0], deed.unique)

@@ -5,68 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
-import attrs
 from msgspec.structs import replace
 
 from trepid.brokers.assisted.deeds import (
-    CLAIM_FOR,
     TICKET_FOR,
     Deed,
-    Holder,
     cancelled,
     claimed,
     dump,
     kept_for,
     load,
-    ticket_id,
 )
-from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange, holder_key
+from trepid.brokers.assisted.draft import Draft, past_key
+from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
 from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
 from trepid.rules.life import READY
-from trepid.rules.publishing import REMEMBERED, Published, Publishing, PublishToken
+from trepid.rules.publishing import REMEMBERED, Published, Publishing
 
 _REFUSED = (Publishing.CONFLICT, Publishing.NO_QUEUE, Publishing.NOT_STORED)
-
-
-def _past_key(queue: str, token: PublishToken) -> str:
-    return f"past/{queue}/{token[0]}/{token[1]:x}"
-
-
-@attrs.define(eq=False)
-class _Draft:
-    """One publication on its way."""
-
-    item: Publication
-    deed: Deed
-    answer: Published | None = None
-    # Whether the ticket goes to the main engine, once more or for the first time.
-    goes: bool = False
-    again: bool = False
-    claimed: bool = False
-    # A message that waits, to be withdrawn for this one.
-    victim: Name | None = None
-    key_kept: bytes | None = None
-
-    @property
-    def name(self) -> Name:
-        return (self.item.queue, self.item.id)
-
-    @property
-    def holder(self) -> Holder:
-        return Holder(self.item.id, self.item.token)
-
-    @property
-    def key(self) -> str | None:
-        return None if self.item.unique is None else holder_key((self.item.queue, self.item.unique.key))
-
-    def is_(self, outcome: Publishing, id: str | None = None) -> None:
-        self.answer = Published(outcome, id or self.item.id)
-
-    @property
-    def ticket(self) -> Publication:
-        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None)
 
 
 @final
@@ -74,14 +32,14 @@ class Drafts:
     """A batch of publications: :meth:`claim`, then publish the :attr:`tickets`, then :meth:`confirm` or :meth:`undo`.
 
     A crash after the claims leaves them for a minute; then id and key are free again.  A crash, or a lost reply, after
-    the tickets were published leaves messages that run, and whose deeds are made by whoever leases them.
+    the tickets were published leaves messages that run, unless somebody else has taken their id or key by then.
     """
 
     def __init__(self, register: Register, main: Session, batch: Sequence[Publication]) -> None:
         self._register = register
         self._main = main
         self._batch = batch
-        self._drafts: list[_Draft] = []
+        self._drafts: list[Draft] = []
 
     @property
     def tickets(self) -> list[Publication]:
@@ -101,14 +59,14 @@ class Drafts:
         steps += [Read(epoch_key(queue)) for queue in queues]
         for item in self._batch:
             deed = self._register.marked(claimed(item, self._register.known_epoch(item.queue), now))
-            draft = _Draft(item, deed)
+            draft = Draft(item, deed)
             self._drafts.append(draft)
             steps += [
-                Read(_past_key(item.queue, item.token)),
-                Claim(deed_key(draft.name), dump(draft.deed), CLAIM_FOR),
+                Read(past_key(item.queue, item.token)),
+                Claim(deed_key(draft.name), dump(draft.deed), TICKET_FOR),
             ]
             if draft.key is not None:
-                steps.append(Claim(draft.key, dump(draft.holder), CLAIM_FOR))
+                steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
         found = iter(await self._register.carry_out(steps))
         for queue in queues:
             self._register.saw_epoch(queue, next(found))
@@ -116,15 +74,34 @@ class Drafts:
             past, kept = next(found), next(found)
             draft.key_kept = None if draft.key is None else next(found)
             await self._decide(draft, past, kept, now)
-        if any(draft.answer is not None and draft.answer.outcome is Publishing.CONFLICT for draft in self._drafts):
-            await self.undo()
+        if await self._refused():
+            return False
+        if any(draft.victim not in (None, draft.name) for draft in self._drafts) and await self._lack_queue():
             return False
         for draft in self._drafts:
             if draft.victim is not None:
                 await self._withdraw(draft)
-        return any(draft.goes for draft in self._drafts)
+        return not await self._refused() and any(draft.goes for draft in self._drafts)
 
-    async def _decide(self, draft: _Draft, past: bytes | None, kept: bytes | None, now: float) -> None:
+    async def _refused(self) -> bool:
+        """Whether an item conflicts; nothing of the batch is stored then."""
+        if not any(draft.answer is not None and draft.answer.outcome is Publishing.CONFLICT for draft in self._drafts):
+            return False
+        await self.undo()
+        return True
+
+    async def _lack_queue(self) -> bool:
+        """Whether a queue is not there: nobody is withdrawn for what will be refused."""
+        declared = await self._main.queues()
+        if all(draft.item.queue in declared for draft in self._drafts if draft.goes):
+            return False
+        await self.undo()
+        for draft in self._drafts:
+            if draft.item.queue not in declared:
+                draft.is_(Publishing.NO_QUEUE)
+        return True
+
+    async def _decide(self, draft: Draft, past: bytes | None, kept: bytes | None, now: float) -> None:
         """Find out what a publication is: new, a repetition, or in somebody's way."""
         entry = self._register.entry(draft.name, kept, now)
         known = None if kept == dump(draft.deed) else entry.stored
@@ -138,12 +115,11 @@ class Drafts:
                 await self._undo(draft)
                 return
             # It has ended, or its queue was emptied: this is a new run, and the old publish is remembered for a while.
-            steps = [
-                Claim(_past_key(draft.item.queue, known.token), b"", REMEMBERED),
-                exchange(deed_key(draft.name), draft.deed, CLAIM_FOR, kept),
-            ]
+            steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
+            if known.sure or not known.live:
+                steps.append(Claim(past_key(draft.item.queue, known.token), b"", REMEMBERED))
             steps += self._register.freeing(draft.name, known) if known.unique != draft.deed.unique else []
-            before = (await self._register.carry_out(steps))[1]
+            before = (await self._register.carry_out(steps))[0]
             if before != kept:
                 await self._decide(draft, None, before, now)
                 return
@@ -153,7 +129,7 @@ class Drafts:
         if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
             await self._contend(draft, draft.key_kept)
 
-    async def _repeat(self, draft: _Draft, entry: Entry, known: Deed | None) -> None:
+    async def _repeat(self, draft: Draft, entry: Entry, known: Deed | None) -> None:
         """The same publish again; its ticket goes once more if the first one may never have arrived."""
         draft.is_(Publishing.DUPLICATE)
         if past_is_twin := any(other.goes and other.name == draft.name for other in self._drafts if other is not draft):
@@ -182,7 +158,7 @@ class Drafts:
             # It was cut off before it had its key, or has lost it since.
             await self._contend(draft, draft.key_kept)
 
-    async def _contend(self, draft: _Draft, kept: bytes) -> bool:
+    async def _contend(self, draft: Draft, kept: bytes) -> bool:
         """The unique key is taken: by somebody who lives, or by what is left of somebody.
 
         Returns whether it can be taken over from ``draft.victim``.
@@ -204,7 +180,7 @@ class Drafts:
         await self._undo(draft)
         return False
 
-    async def _withdraw(self, draft: _Draft) -> None:
+    async def _withdraw(self, draft: Draft) -> None:
         """Take over the unique key: from what has ended, or from a message that waits and is withdrawn for it."""
         victim, key, kept = draft.victim, draft.key, draft.key_kept
         assert victim is not None
@@ -219,11 +195,11 @@ class Drafts:
                 return cancelled(entry.deed, entry.now, f"replaced by {draft.item.id}")
 
             await self._register.change({victim: (entry, withdrawn)})
-        (before,) = await self._register.carry_out([exchange(key, draft.holder, CLAIM_FOR, kept)])
+        (before,) = await self._register.carry_out([exchange(key, draft.holder, TICKET_FOR, kept)])
         if before in (kept, dump(draft.holder)):
             return
         if before is None:
-            (before,) = await self._register.carry_out([Claim(key, dump(draft.holder), CLAIM_FOR)])
+            (before,) = await self._register.carry_out([Claim(key, dump(draft.holder), TICKET_FOR)])
             if before is None:
                 return
         draft.key_kept = before
@@ -250,13 +226,21 @@ class Drafts:
                 steps.append(Write(draft.key, dump(draft.holder), TICKET_FOR, dump(draft.holder)))
         found = iter(await self._register.carry_out(steps))
         for draft in gone:
-            before = load(next(found))
-            if draft.key is not None:
-                next(found)
-            if before is None:
+            before, key_kept = next(found), None if draft.key is None else next(found)
+            deed = load(before)
+            if deed is None or deed.token != draft.item.token:
                 await self._late(draft)
+            elif before == dump(draft.deed) and key_kept is not None and key_kept != dump(draft.holder):
+                await self._outrun(draft, key_kept)
 
-    async def _late(self, draft: _Draft) -> None:
+    async def _outrun(self, draft: Draft, kept: bytes) -> None:
+        """Somebody took the unique key while the ticket was on its way: it is thrown away, unless it has started."""
+        draft.deed = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
+        draft.again, draft.claimed, draft.key_kept = True, False, kept
+        if await self._contend(draft, kept):
+            await self._withdraw(draft)
+
+    async def _late(self, draft: Draft) -> None:
         """The claim ran out while the ticket was on its way: it is claimed again, unless the id is taken by now."""
         sure = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
         steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR)]
@@ -274,7 +258,7 @@ class Drafts:
                 draft.is_(Publishing.NOT_STORED)
             draft.goes = False
 
-    async def _undo(self, draft: _Draft) -> None:
+    async def _undo(self, draft: Draft) -> None:
         steps: list[Step] = []
         if draft.again:
             # Its ticket may be there from an earlier attempt; it must find a deed by which it is thrown away.

@@ -62,7 +62,7 @@ async def settle(
     tickets = [Settlement(case.ref, case.told) for case in told if case.told is not None]
     replies = await main.settle(tickets, then=riding) if tickets else []
     await _hear(register, told, replies)
-    took = bool(riding) and replies[0] is Reply.APPLIED
+    took = bool(riding) and replies[0] in _OK
     return [case.reply or Reply.UNKNOWN for case in cases], took
 
 

@@ -1,0 +1,56 @@
+"""A draft: one publication on its way from its claim to its confirmation."""
+
+from __future__ import annotations
+
+import attrs
+from msgspec.structs import replace
+
+from trepid.brokers.assisted.deeds import Deed, Holder, ticket_id
+from trepid.brokers.assisted.register import Name, holder_key
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Published, Publishing, PublishToken
+
+
+def past_key(queue: str, token: PublishToken) -> str:
+    """Return the key under which an old publish of an id is remembered."""
+    return f"past/{queue}/{token[0]}/{token[1]:x}"
+
+
+@attrs.define(eq=False)
+class Draft:
+    """One publication on its way."""
+
+    item: Publication
+    deed: Deed
+    answer: Published | None = None
+    # Whether the ticket goes to the main engine, once more or for the first time.
+    goes: bool = False
+    again: bool = False
+    claimed: bool = False
+    # A message that waits, to be withdrawn for this one.
+    victim: Name | None = None
+    key_kept: bytes | None = None
+
+    @property
+    def name(self) -> Name:
+        """Its queue and id."""
+        return (self.item.queue, self.item.id)
+
+    @property
+    def holder(self) -> Holder:
+        """What its unique key says while it is held."""
+        return Holder(self.item.id, self.item.token)
+
+    @property
+    def key(self) -> str | None:
+        """Where its unique key is kept, if it has one."""
+        return None if self.item.unique is None else holder_key((self.item.queue, self.item.unique.key))
+
+    def is_(self, outcome: Publishing, id: str | None = None) -> None:
+        """Decide the answer."""
+        self.answer = Published(outcome, id or self.item.id)
+
+    @property
+    def ticket(self) -> Publication:
+        """What the main engine stores."""
+        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None)
