@@ -155,3 +155,17 @@ async def test_an_engine_without_transactions_refuses(autojump_clock):
         await trepid.Worker(actor, messages_limit=1).run(memory)
         with pytest.raises(trepid.JobFailedError, match="does not support settling in a database transaction"):
             await handle.result()
+
+
+async def test_no_renewal_comes_between_a_settlement_and_its_commit(connection, path, monkeypatch):
+    runs, renewed = [], []
+    real = connection.session.settle_in
+
+    def settle_in(own, settlement):
+        renewed.append(not runs[0].settled_inside)
+        return real(own, settlement)
+
+    monkeypatch.setattr(connection.session, "settle_in", settle_in)
+    _, report = await run_one(connection, Charging(path, before=lambda ctx: runs.append(ctx._settle_in.args[0])))
+    assert report.succeeded == 1
+    assert renewed == [False], "the renewal would wait for the transaction, and all other leases with it"

@@ -180,10 +180,16 @@ class Performer:
         """Settle a message in the transaction of its own job.  Called in the job's thread, if it has one."""
         # The worker's own verdict comes after it and must find it, even if it is not to be kept.
         verdict = attempts.succeeded(result, max(ready.terms.keep, _SEEN_AGAIN))
-        reply = self._shift.session.settle_in(connection, Settlement(run.ref, verdict))
+        # From before it is settled: a renewal that comes in between would wait for the caller's transaction.
+        before, run.settled_inside = run.settled_inside, True
+        reply: Reply | None = None
+        try:
+            reply = self._shift.session.settle_in(connection, Settlement(run.ref, verdict))
+        finally:
+            if reply is not Reply.APPLIED:
+                run.settled_inside = before
         if reply is not Reply.APPLIED:
             raise LeaseLostError(run.delivery.id, str(reply))
-        run.settled_inside = True
 
 
 async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:
