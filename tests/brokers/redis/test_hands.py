@@ -5,10 +5,11 @@ import trio
 
 from tests.brokers.redis.steps import publications, settled
 from trepid.brokers.redis import RedisBroker
+from trepid.brokers.redis.publishing import portions
 from trepid.brokers.redis.scripts import LEASE
 from trepid.ports.messages import Settlement
-from trepid.rules.life import Reply, State
-from trepid.rules.verdicts import Done
+from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.verdicts import Buried, Done, Failure
 
 
 async def damage(session, queue, id, blob):
@@ -133,3 +134,38 @@ async def test_pages_of_large_messages_come_over_a_connection_that_listens(redis
         with trio.fail_after(20):
             page = await session.peek("q", State.READY, limit=100)
         assert [len(view.payload) for view in page.messages] == [1 << 20] * 40
+
+
+async def test_long_lists_of_ids_are_carried_out_whole(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        batch = publications("q", 1200)
+        ids = [each.id for each in batch]
+        await session.publish(batch)
+        got = await session.lease(["q"], 1200, 60.0, owner="me")
+        buried = [Settlement(each.ref, Buried(Failure("E"))) for each in got]
+        assert await session.settle(buried) == [Reply.APPLIED] * 1200
+        assert await session.requeue("q", ids[:700], limit=650) == 650
+        assert await session.requeue("q", ids, limit=5000) == 550
+        assert await session.cancel("q", ids, "why not") == [CancelReply.WITHDRAWN] * 1200
+        assert await session.purge("q", [State.CANCELLED], ids, limit=5000) == 1200
+
+
+async def test_large_results_travel_in_portions_and_follow_ups_with_the_first(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        await session.publish(publications("q", 40))
+        got = await session.lease(["q"], 40, 60.0, owner="me")
+        done = [Settlement(each.ref, Done(b"%07d" % n * 150_000, 60.0)) for n, each in enumerate(got)]
+        assert await session.settle(done, then=publications("q", 1)) == [Reply.APPLIED] * 40
+        assert (await session.stats("q")).ready == 1
+        for n, each in enumerate(got):
+            assert (await session.result("q", each.id)).result == b"%07d" % n * 150_000
+
+
+def test_portions():
+    assert list(portions([], len)) == []
+    assert [len(each) for each in portions([b""] * 12_000, len)] == [5000, 5000, 2000]
+    large = bytes(3 << 20)
+    assert [len(each) for each in portions([large] * 5, len)] == [2, 2, 1]
+    assert [len(each) for each in portions([bytes(9 << 20), b"", bytes(9 << 20)], len)] == [1, 1, 1]

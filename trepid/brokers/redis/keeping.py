@@ -89,8 +89,11 @@ async def pause(engine: Engine, queue: str, *, paused: bool) -> None:
 
 async def cancel(engine: Engine, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
     """Withdraw waiting messages, and ask for leased ones to be stopped."""
-    answer = await engine.run(CANCEL, [queue], list(ids), reason, engine.keys.asked)
-    return [_CANCELS[letter] for letter in answer]
+    replies: list[CancelReply] = []
+    for chosen in _shares(ids):
+        answer = await engine.run(CANCEL, [queue], chosen, reason, engine.keys.asked)
+        replies += [_CANCELS[letter] for letter in answer]
+    return replies
 
 
 async def settle_the_past(engine: Engine, queue: str) -> int:
@@ -107,32 +110,38 @@ async def requeue(engine: Engine, queue: str, ids: Sequence[str] | None, limit: 
     """Bring dead messages back; those whose unique key is taken stay dead."""
     await settle_the_past(engine, queue)
     came = after = 0
-    chosen = None if ids is None else list(ids)
-    while came < limit:
-        packed: Any = await engine.run(REQUEUE, [queue], chosen, after, min(limit - came, _AT_ONCE))
-        if packed is None:
-            raise UnknownQueueError(queue)
-        more, last = unpack(packed)
-        came += more
-        if last is False:
-            break
-        after = last
+    for chosen in _shares(ids):
+        last: Any = None
+        while came < limit and last is not False:
+            packed: Any = await engine.run(REQUEUE, [queue], chosen, after, min(limit - came, _AT_ONCE))
+            if packed is None:
+                raise UnknownQueueError(queue)
+            more, last = unpack(packed)
+            came += more
+            after = last or 0
     return came
+
+
+def _shares(ids: Sequence[str] | None) -> list[list[str] | None]:
+    """Return ids as scripts take them, some at once; None, which is all, as it is."""
+    if ids is None:
+        return [None]
+    return [list(ids[first : first + _AT_ONCE]) for first in range(0, len(ids) or 1, _AT_ONCE)]
 
 
 async def purge(engine: Engine, queue: str, states: Sequence[State], ids: Sequence[str] | None, limit: int) -> int:
     """Forget messages in some states, leased ones never."""
     await settle_the_past(engine, queue)
     gone: int = 0
-    chosen = None if ids is None else list(ids)
-    while True:
-        most = min(limit - gone, _AT_ONCE)
-        more = await engine.run(PURGE, [queue], [str(state) for state in states], chosen, most)
-        if more is None:
-            raise UnknownQueueError(queue)
-        gone += more
-        if more < _AT_ONCE or gone >= limit:
-            return gone
+    for chosen in _shares(ids):
+        more: int | None = _AT_ONCE
+        while more == _AT_ONCE and gone < limit:
+            most = min(limit - gone, _AT_ONCE)
+            more = await engine.run(PURGE, [queue], [str(state) for state in states], chosen, most)
+            if more is None:
+                raise UnknownQueueError(queue)
+            gone += more
+    return gone
 
 
 async def expire_owner(engine: Engine, queues: Sequence[str], owner: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar, final
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import unpack
@@ -11,6 +11,10 @@ from trepid.brokers.redis.scripts import PUBLISH
 from trepid.ports.messages import Publication
 from trepid.rules.publishing import Published, Publishing
 
+Item = TypeVar("Item")
+
+_BYTES: Final = 8 << 20
+_ITEMS: Final = 5000
 _OUTCOMES: Final = {
     "A": Publishing.ACCEPTED,
     "D": Publishing.DUPLICATE,
@@ -103,6 +107,18 @@ def by_queue(queues: Sequence[str]) -> dict[str, list[int]]:
     for place, queue in enumerate(queues):
         places.setdefault(queue, []).append(place)
     return places
+
+
+def portions(batch: Sequence[Item], size: Callable[[Item], int]) -> Iterator[Sequence[Item]]:
+    """Share a batch among requests of a few mebibytes and some thousand items: a script keeps all others waiting."""
+    first = total = 0
+    for place, item in enumerate(batch):
+        total += size(item)
+        if place > first and (total > _BYTES or place - first >= _ITEMS):
+            yield batch[first:place]
+            first, total = place, size(item)
+    if first < len(batch):
+        yield batch[first:]
 
 
 async def _scatter(engine: Engine, batch: Sequence[Publication]) -> list[Published]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from trepid.brokers.redis.engine import Engine
-from trepid.brokers.redis.publishing import Parcel, by_queue, publish
+from trepid.brokers.redis.publishing import Parcel, by_queue, portions, publish
 from trepid.brokers.redis.rows import write_failure
 from trepid.brokers.redis.scripts import SETTLE, SETTLE_THEN
 from trepid.ports.messages import Publication, Settlement
@@ -29,18 +29,28 @@ _BY_BYTE: Final = {ord(letter): reply for letter, reply in REPLIES.items()}
 async def settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
     """End leases with verdicts, and publish what follows from the first."""
     if not engine.keys.clustered:
-        return await _settle(engine, batch, then)
+        answers: list[Reply] = []
+        for portion in portions(batch, _size):
+            answers += await _settle(engine, portion, () if answers else then)
+        return answers
     replies: dict[int, Reply] = {}
     home = batch[0].ref.queue
     together = all(item.queue == home for item in then)
     for queue, places in by_queue([settlement.ref.queue for settlement in batch]).items():
         follow_ups = then if together and queue == home else ()
-        answers = await _settle(engine, [batch[place] for place in places], follow_ups)
+        answers = []
+        for portion in portions([batch[place] for place in places], _size):
+            answers += await _settle(engine, portion, () if answers else follow_ups)
         replies.update(zip(places, answers, strict=True))
     if not together and replies[0] in (Reply.APPLIED, Reply.REPEATED):
         # Again after a repetition, too: the first time may have ended in between.  What is there already is recognised.
         await publish(engine, [then])
     return [replies[place] for place in range(len(batch))]
+
+
+def _size(settlement: Settlement) -> int:
+    verdict = settlement.verdict
+    return len(verdict.result or b"") if type(verdict) is Done else 0
 
 
 async def _settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
