@@ -77,8 +77,7 @@ async def test_postgres(name, postgres_server):
         return PostgreSQLBroker(f"{postgres_server.url}?schema=suite_{next(SCHEMAS)}", clock=clock)
 
     conformance = await check_broker(make_broker, cases=[name], bend_time=clock.bend, tick=0.25)
-    if not conformance.passed:
-        assert "records=False" in conformance.unsupported[name], "PostgreSQL supports everything else"
+    assert conformance.passed == (name,), "PostgreSQL supports everything"
 
 
 @pytest.mark.parametrize("name", NAMES)

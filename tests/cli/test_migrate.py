@@ -66,12 +66,13 @@ def test_others_have_nothing_to_migrate(run, place, broker):
 
 def test_what_is_older_is_migrated_step_by_step(monkeypatch, empty, run):
     run("migrate", "--broker", empty)
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "MIGRATIONS", {1: ("CREATE TABLE @.novelty (id integer)",)})
+    now, newer = schema.VERSION, schema.VERSION + 1
+    monkeypatch.setattr(schema, "VERSION", newer)
+    monkeypatch.setattr(schema, "MIGRATIONS", {now: ("CREATE TABLE @.novelty (id integer)",)})
     refused = run("queues", "--broker", empty)
     assert refused.exit_code == 3
     assert "trepid migrate" in refused.stderr
-    assert "version 2, was 1" in run("migrate", "--broker", empty).stdout
+    assert f"version {newer}, was {now}" in run("migrate", "--broker", empty).stdout
     with psycopg.connect(empty) as connection:
         assert connection.execute("SELECT count(*) FROM trepid.novelty").fetchone() == (0,)
     assert isinstance(on_broker(empty, lambda connection: connection.queues()), list)

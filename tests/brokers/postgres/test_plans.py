@@ -7,24 +7,24 @@ import psycopg
 import pytest
 
 from tests.brokers.postgres.kit import connect, end, new_broker, put, take
-from trepid.brokers.postgres import link, queries, schema, statements
+from trepid.brokers.postgres import claiming, link, queries, schema, statements
 
 MANY = 100_000
 
 HOT = {
-    "LOOK": (statements, (["q"],)),
-    "CLAIM": (statements, (1, 2e9, 100, "me", 3e9)),
-    "NEXT_DUE": (statements, (1, 2e9)),
-    "LAPSED": (statements, (1, 2e9, 100)),
-    "OVERDUE": (statements, (1, 2e9, 100)),
+    "LOOK": (claiming, (["q"],)),
+    "CLAIM": (claiming, (1, 2e9, 100, "me", 3e9)),
+    "NEXT_DUE": (claiming, (1, 2e9)),
+    "LAPSED": (claiming, (1, 2e9, 100)),
+    "OVERDUE": (claiming, (1, 2e9, 100)),
     "LOCKED_BY_IDS": (statements, (1, ["m1", "m2"])),
     "ENDED_BY_IDS": (statements, (1, ["m1", "m2"])),
     "BY_UNIQUE": (statements, (1, ["k"])),
     "DONE_AND_GONE": (statements, (2e9, ["q"], ["m1"], [1], [1], 3e9)),
     "DONE": (statements, (2e9, ["q"], ["m1"], [1], [1], [3e9], [b"1"], [None])),
-    "EXTEND": (statements, ([1, 2], 3e9)),
-    "HELD": (statements, ("me", 2e9)),
-    "ASKED": (statements, ("me", 2e9)),
+    "EXTEND": (claiming, ([1, 2], 3e9)),
+    "HELD": (claiming, ("me", 2e9)),
+    "ASKED": (claiming, ("me", 2e9)),
     "OBJECTION": (statements, (["q"], ["m1"], ["p"], [1], [1])),
     "SWEEP": (statements, (3e9, 2e9, 100)),
     "DROP_DEPARTED": (statements, (2e9, 100)),
@@ -90,7 +90,7 @@ BY_NAME = {
     "OBJECTION": (statements, (["q"] * 100, NAMES, ["p"] * 2, [1, 2], [1, 1])),
     "REMAINS": (statements, (NAMES,)),
     "DEPARTED": (statements, (["p"] * 2, [1, 2])),
-    "ASKED": (statements, ("me", 2e9)),
+    "ASKED": (claiming, ("me", 2e9)),
     "BODIES": (queries, (1, list(range(1, 101)), NAMES)),
 }
 

@@ -6,8 +6,9 @@ import contextlib
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeVar, final
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -19,10 +20,13 @@ from trepid.brokers.postgres.link import Link
 from trepid.brokers.sql.database import Remedy
 from trepid.errors import BrokerLostError
 
+R = TypeVar("R")
+
 PATIENCE: Final = 1.0
 """Seconds that a request waits for a server that is not there."""
 
 _FIRST_PAUSE: Final = 0.05
+_PIPELINES: Final = psycopg.Pipeline.is_supported()
 
 
 @final
@@ -39,6 +43,13 @@ class Clock:
         self._clock = clock
         self._high = float("-inf")
         self._lock = threading.Lock()
+
+    def now(self) -> tuple[str, float]:
+        """Return the broker's time as SQL, and the value that this takes as ``$1``."""
+        if self._clock is not None:
+            return "$1::float8", self.read(0.0)
+        with self._lock:
+            return "greatest($1::float8, extract(epoch FROM clock_timestamp())::float8)", self._high
 
     def read(self, server: float) -> float:
         """Return the time, given what the server's clock has just shown."""
@@ -75,11 +86,16 @@ class Connected:
         self._link = link.connect(self._address)
         self._cursor = self._link.cursor(binary=True)
         self._plain = self._link.cursor()
+        self._cursors: dict[tuple[str, int], psycopg.Cursor[Any]] = {}
 
     def _connected(self) -> None:
         """Have a connection, waiting for the server for a little while."""
         if self._link is not None and not self._link.closed:
-            return
+            with contextlib.suppress(psycopg.Error):
+                # Takes what has come, without waiting: a connection that the server has closed is known by that.
+                self._link.pgconn.consume_input()
+            if not self._link.closed:
+                return
         until, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
             try:
@@ -119,24 +135,47 @@ class Connected:
 
     def run(self, statement: str, parameters: Sequence[Any] = ()) -> psycopg.Cursor[Any]:
         """Execute one of our statements."""
+        return self._cursor.execute(self._text(statement), parameters or None)
+
+    def _text(self, statement: str) -> bytes:
         text = self._texts.get(statement)
         if text is None:
-            text = self._texts[statement] = schema.in_schema(statement, self._address.schema).encode()
-        return self._cursor.execute(text, parameters or None)
+            told = statement.replace("@now", self._clock.now()[0])
+            text = self._texts[statement] = schema.in_schema(told, self._address.schema).encode()
+        return text
+
+    def _send(self, steps: Sequence[tuple[str, Sequence[Any]]]) -> list[list[tuple[Any, ...]]]:
+        """Carry out statements in one round trip, and return their rows; if one fails, so do those after it."""
+        assert self._link is not None
+        cursors: list[psycopg.Cursor[Any]] = []
+        used: Counter[str] = Counter()
+        with self._link.pipeline() if _PIPELINES else contextlib.nullcontext():
+            for statement, parameters in steps:
+                # One for each: the next statement of a cursor would take the place of this one's rows.
+                place = (statement, used[statement])
+                used[statement] += 1
+                cursor = self._cursors.get(place)
+                if cursor is None:
+                    cursor = self._cursors[place] = self._link.cursor(binary=True)
+                cursors.append(cursor.execute(self._text(statement), parameters or None))
+        return [cursor.fetchall() if cursor.description else [] for cursor in cursors]
 
     def _begin(self) -> float:
-        """Begin a transaction and return the broker's time; a connection that was found dead is renewed, once."""
+        """Begin a transaction and return the broker's time."""
+        return self._clock.read(self._twice(self._ask_time))
+
+    def _twice(self, begin: Callable[[], R]) -> R:
+        """Begin a transaction; a connection that was found dead is renewed, once."""
         self._connected()
         try:
-            server = self._ask_time()
+            return begin()
         except psycopg.Error as exc:
             if not is_loss(exc):
                 raise
-            # Nothing has been asked for yet: that the connection died an hour ago, nobody needs to know.
+            # Nothing has been committed yet: that the connection died an hour ago, nobody needs to know.
             self._disconnect()
             self._connected()
-            server = self._ask_time()
-        return self._clock.read(server)
+            return begin()
 
     def _ask_time(self) -> float:
         # Two statements in one round trip; only the simple protocol takes them, and it knows no binary results.

@@ -173,3 +173,14 @@ class Doorbell:
     def _call(self, function: Callable[..., object], *args: object) -> None:
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(function, *args)
+
+
+@final
+class Silence:
+    """News come by the doorbell's thread; there is nothing for the event loop to watch."""
+
+    descriptor: int | None = None
+
+    def heard(self) -> int:
+        """Nothing."""
+        return 0

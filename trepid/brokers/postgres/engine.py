@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
+import psycopg
 from psycopg.pq import TransactionStatus
 
 from trepid.brokers.postgres import keeping, link, statements
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.connected import Clock, Connected
+from trepid.brokers.postgres.express import Express, Rows, Step
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.postgres.transaction import Transaction
+from trepid.brokers.sql.carrying import Done, Request
+from trepid.errors import BrokerLostError
 
 _SWEPT_AT_LEAST: Final = 500
 _SWEEP_EVERY: Final = 1.0
 """Seconds between the sweeps of one session."""
+
+_CLEAR_EVERY: Final = 10.0
+
+_BEGIN: Final[Step] = ("BEGIN", ())
+_CLOCK: Final[Step] = (statements.CLOCK, ())
+_COMMIT: Final[Step] = ("COMMIT", ())
 
 
 @final
@@ -32,9 +43,12 @@ class Writer(Connected):
     def __init__(self, address: Address, clock: Clock, ring: Callable[[int], object]) -> None:
         super().__init__(address, clock)
         self._ring = ring
+        self._express = Express(self)
         self._transaction: Transaction
         self._swept = 0.0
         self._gone = 0
+        self._deleted = False
+        self._cleared = float("-inf")
         self.proof = ""
         self.durable = False
         self.version = ""
@@ -64,7 +78,8 @@ class Writer(Connected):
         """Commit, and return the news."""
         tx = self._transaction
         if not tx.changes:
-            self._cursor.execute("ROLLBACK")  # nothing was written, so nothing need reach the disk
+            # Nothing was written, so nothing need reach the disk; psycopg would forget all statements at a ROLLBACK.
+            self._cursor.execute("COMMIT")
             return 0
         self._gone += tx.gone
         now = time.monotonic()
@@ -74,6 +89,50 @@ class Writer(Connected):
             self._swept, self._gone = now, 0
         self._cursor.execute("COMMIT")
         return tx.news
+
+    # ----------------------------------------------------------------------------------- for the ordinary course
+
+    def at_once(
+        self, taken: Sequence[Request], more: Callable[[], Iterable[Request]]
+    ) -> tuple[Done, int, list[Request]]:
+        """Carry what is ordinary about some requests; see :class:`Express`."""
+        if self._deleted:
+            self._deleted = False
+            self._clear_deleted()
+        done, news, left = self._express.carry(taken, more)
+        if done:
+            self._gone += self._transaction.gone
+        return done, news, left
+
+    def floor(self) -> float:
+        """Return a time that is surely over."""
+        return self._clock.now()[1]
+
+    def begin_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Begin a transaction with some statements, in one round trip."""
+        ((server,),), *rows = self._twice(lambda: self._send((_BEGIN, _CLOCK, *steps)))[1:]
+        self._transaction = Transaction(self.run, self._clock.read(server))
+        return self._transaction, rows
+
+    def commit_with(self, *steps: Step) -> list[Rows]:
+        """Carry out some statements and commit, in one round trip."""
+        tx, now = self._transaction, time.monotonic()
+        sweeping: Sequence[Step] = ()
+        if now >= self._swept + _SWEEP_EVERY:
+            sweeping = keeping.sweeping(tx, _SWEPT_AT_LEAST + 2 * self._gone)
+        rows = self._send((*steps, *sweeping, _COMMIT))
+        if sweeping:
+            self._swept, self._gone = now, 0
+            self._deleted = bool(rows[-2]) and now >= self._cleared + _CLEAR_EVERY
+        return rows
+
+    def _clear_deleted(self) -> None:
+        """Remove something of queues that were deleted; whatever stands against it, there will be another time."""
+        self._cleared = time.monotonic()
+        with contextlib.suppress(psycopg.Error, BrokerLostError):
+            keeping.sweep(self.begin(), _SWEPT_AT_LEAST)
+            self._cursor.execute("COMMIT")
+        self.rollback()
 
     def announce(self, news: object) -> None:
         """Wake who waits in other sessions."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from trepid.brokers.postgres import statements
+from trepid.brokers.postgres import records, statements
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import NUMBERS, Row, dump, load
@@ -154,7 +154,16 @@ def _purge_named(tx: Transaction, key: int, wanted: Iterable[State], ids: Sequen
 def reap(tx: Transaction, limit: int) -> int:
     """Carry out what time has decided, everywhere."""
     keys = [key for key, _, _ in tx.run(statements.QUEUES).fetchall()]
-    return tx.observe(keys) + sweep(tx, limit)
+    return tx.observe(keys) + sweep(tx, limit) + records.sweep(tx, limit)
+
+
+def sweeping(tx: Transaction, most: int) -> Sequence[tuple[str, Sequence[Any]]]:
+    """Return the statements that clear away some of what is to be forgotten; queues that were deleted take longer."""
+    return (
+        (statements.SWEEP, (tx.remembered, tx.now, most)),
+        (statements.DROP_DEPARTED, (tx.now, most)),
+        (statements.DELETED_QUEUES, ()),
+    )
 
 
 def sweep(tx: Transaction, most: int) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
+from typing import Any
 
 import attrs
 from msgspec.structs import replace
 
-from trepid.brokers.postgres import statements
+from trepid.brokers.postgres import claiming
 from trepid.brokers.postgres.transaction import Step, Transaction
 from trepid.brokers.sql.rows import Row, load
 from trepid.ports.messages import Delivery, Extension, Ref
@@ -47,7 +48,7 @@ class Claim:
 
 def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
     """Lease up to ``wish.limit`` messages; queues take turns at being asked first."""
-    found = {name: rest for name, *rest in tx.run(statements.LOOK, (list(wish.queues),)).fetchall()}
+    found = {name: rest for name, *rest in tx.run(claiming.LOOK, (list(wish.queues),)).fetchall()}
     queues = [(name, found[name][0]) for name in wish.queues if name in found and not found[name][1]]
     late = [
         found[name][0]
@@ -67,9 +68,9 @@ def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
         more: list[tuple[str, int]] = []
         for queue in queues:
             most = min(share, wish.limit - len(taken))
-            deliveries = _take(tx, queue, most, wish, deadline)
-            taken += deliveries
-            if len(deliveries) == most:
+            more_of_it = _take(tx, queue, most, wish, deadline)
+            taken += more_of_it
+            if len(more_of_it) == most:
                 more.append(queue)
         queues = more
     return Claim(taken, None if taken else _next_change(tx, [key for _, key in asked]))
@@ -82,24 +83,33 @@ def _take(tx: Transaction, queue: tuple[str, int], most: int, wish: Wish, deadli
     name, key = queue
     now = tx.now
     # What is claimed is exactly what `lifecycle.elapse` would call ready now.
-    claimed = tx.run(statements.CLAIM, (key, now, most, wish.owner, now + wish.lease_for)).fetchall()
+    claimed = tx.run(claiming.CLAIM, (key, now, most, wish.owner, now + wish.lease_for)).fetchall()
     tx.changes += len(claimed)
-    deliveries = [
-        Delivery(name, id, (seq, n), payload, priority, failures, crashes, due, enqueued, now, deadline, *rest)
+    return deliveries(name, claimed, now, deadline)
+
+
+def deliveries(queue: str, claimed: Iterable[tuple[Any, ...]], now: float, deadline: float) -> list[Delivery]:
+    """Return what was claimed of a queue, in the order of priority, due time and publishing."""
+    found = [
+        Delivery(queue, id, (seq, n), payload, priority, failures, crashes, due, enqueued, now, deadline, *rest)
         for seq, id, n, payload, priority, failures, crashes, due, enqueued, *rest in claimed
     ]
-    deliveries.sort(key=attrgetter("due", "token"))
-    deliveries.sort(key=attrgetter("priority"), reverse=True)
-    return deliveries
+    found.sort(key=attrgetter("due", "token"))
+    found.sort(key=attrgetter("priority"), reverse=True)
+    return found
 
 
 def _next_change(tx: Transaction, queues: Sequence[int]) -> float | None:
     """Return in how many seconds time alone may make something leasable."""
-    moments: list[float] = []
+    found: list[tuple[Any, ...]] = []
     for queue in queues:
-        found = tx.run(statements.NEXT_DUE, (queue, tx.now)).fetchall()
-        moments += [moment for (moment,) in found if moment is not None]
-    return min((moment - tx.now for moment in moments), default=None)
+        found += tx.run(claiming.NEXT_DUE, (queue, tx.now)).fetchall()
+    return soonest(tx, found)
+
+
+def soonest(tx: Transaction, found: Iterable[tuple[Any, ...]]) -> float | None:
+    """Return in how many seconds the first of some moments is, or None if there are none."""
+    return min((moment - tx.now for (moment,) in found if moment is not None), default=None)
 
 
 def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: float) -> list[Extension]:
@@ -128,7 +138,7 @@ def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: flo
                 steps[place] = Step(row, life)
             extensions.append(Extension(reply))
     if extended:
-        tx.run(statements.EXTEND, (sorted(extended), until))
+        tx.run(claiming.EXTEND, (sorted(extended), until))
         tx.changes += len(extended)
     tx.save(steps.values())
     return extensions
@@ -166,6 +176,6 @@ def held_by(tx: Transaction, refs: Sequence[Ref], *, wait: bool) -> dict[tuple[s
 
 def expire_owner(tx: Transaction, owner: str) -> int:
     """Expire all leases of an owner."""
-    held = [load(found) for found in tx.run(statements.TAKE_HELD, (owner, tx.now)).fetchall()]
+    held = [load(found) for found in tx.run(claiming.TAKE_HELD, (owner, tx.now)).fetchall()]
     tx.save([Step(row, lifecycle.elapse(replace(row.life, until=tx.now), tx.now)) for row in held])
     return len(held)

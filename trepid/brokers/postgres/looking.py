@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from trepid.brokers.postgres import queries, statements
+from trepid.brokers.postgres import claiming, queries, statements
 from trepid.brokers.postgres.transaction import Run
 from trepid.brokers.sql.rows import NUMBERS, STATES, Row, load, read_failure, view
 from trepid.errors import UnknownQueueError
@@ -63,7 +63,7 @@ class Reading:
 
     def lapsed(self, queue: int) -> list[Row]:
         """Return the messages of a queue whose leases have run out, as time has made them."""
-        return self.aged(self.run(statements.LAPSED, (queue, self.now, None)).fetchall())
+        return self.aged(self.run(claiming.LAPSED, (queue, self.now, None)).fetchall())
 
     def views(self, rows: Sequence[Row], queue: str) -> tuple[MessageView, ...]:
         """Return messages as anybody may see them."""
@@ -100,7 +100,7 @@ def peek(reading: Reading, queue: str, state: State, limit: int, after: int) -> 
     stored = reading.aged(_stored(reading, key, state, limit + 1, after))
     lapsed = [row for row in reading.lapsed(key) if row.life.seq > after]
     if state is DEAD:
-        lapsed += reading.aged(reading.run(statements.OVERDUE, (key, now, None)).fetchall())
+        lapsed += reading.aged(reading.run(claiming.OVERDUE, (key, now, None)).fetchall())
     moved = sorted((row for row in lapsed if row.life.state is state and row.life.seq > after), key=_seq)
     rows = list(islice(merge((row for row in stored if row.life.state is state), moved, key=_seq), limit + 1))
     cursor = rows[limit - 1].life.seq if len(rows) > limit > 0 else None
@@ -153,12 +153,12 @@ def result(reading: Reading, queue: str, id: str) -> Found:
 
 def held(reading: Reading, owner: str) -> list[Ref]:
     """Return the leases of an owner."""
-    return [ref for ref, _ in _leases(reading, statements.HELD, owner)]
+    return [ref for ref, _ in _leases(reading, claiming.HELD, owner)]
 
 
 def asked(reading: Reading, owner: str) -> list[tuple[Ref, str]]:
     """Return the leases of an owner that were asked to stop, with the reasons."""
-    return [(ref, row.life.cancel or "") for ref, row in _leases(reading, statements.ASKED, owner)]
+    return [(ref, row.life.cancel or "") for ref, row in _leases(reading, claiming.ASKED, owner)]
 
 
 def _leases(reading: Reading, statement: str, owner: str) -> list[tuple[Ref, Row]]:

@@ -38,6 +38,35 @@ def publish(tx: Transaction, batch: Sequence[Publication]) -> list[Published]:
     raise BrokerBusyError("others publish the same ids, or unique keys, all the time; nothing was stored")
 
 
+def accepted(batch: Sequence[Publication]) -> list[Published]:
+    """Return the answer to publishes that nothing stood against."""
+    return [Published(Publishing.ACCEPTED, item.id) for item in batch]
+
+
+class Insertion:
+    """What an ordinary publish says to the server, before anybody knows what time it is there.
+
+    Attributes:
+      number: how many messages there are.
+      columns: of ``INSERT_NOW``.
+      suspects: what ``OBJECTION`` is asked about.
+    """
+
+    def __init__(self, batch: Sequence[Publication]) -> None:
+        self.number = len(batch)
+        self.columns = _columns(batch, 0.0)
+        self.suspects = _suspects(batch)
+
+    @classmethod
+    def of(cls, batch: Sequence[Publication]) -> Insertion | None:
+        """Return what is to be said, or None if these are not ordinary."""
+        if not batch or len(batch) > _MOST_TOGETHER or not _distinct(batch):
+            return None
+        if any(item.due is not None for item in batch):
+            return None  # a moment, not a time from now
+        return cls(batch)
+
+
 def publish_together(tx: Transaction, requests: Sequence[tuple[Sequence[Publication]]]) -> list[list[Published]] | None:
     """Store the messages of several callers if nothing stands against any of them; else each is for himself."""
     batches = [batch for (batch,) in requests]
@@ -52,9 +81,7 @@ def _all_new(tx: Transaction, batch: Sequence[Publication]) -> bool:
 
     The indexes decide between us and others who store the same; only then it is asked what else there may be.
     """
-    names = {(item.queue, item.id) for item in batch}
-    keys = {(item.queue, item.unique.key) for item in batch if item.unique is not None}
-    if len(names) < len(batch) or len(keys) < sum(item.unique is not None for item in batch):
+    if not _distinct(batch):
         return False
     places = _insert(tx, batch)
     if len(places) == len(batch) and not _objection(tx, batch):
@@ -66,19 +93,26 @@ def _all_new(tx: Transaction, batch: Sequence[Publication]) -> bool:
     return False
 
 
+def _distinct(batch: Sequence[Publication]) -> bool:
+    names = {(item.queue, item.id) for item in batch}
+    keys = {(item.queue, item.unique.key) for item in batch if item.unique is not None}
+    return len(names) == len(batch) and len(keys) == sum(item.unique is not None for item in batch)
+
+
 def _objection(tx: Transaction, batch: Sequence[Publication]) -> bool:
-    pages = _pages(item.token for item in batch)
-    (found,) = tx.run(
-        statements.OBJECTION,
-        (
-            [item.queue for item in batch],
-            [item.id for item in batch],
-            [publisher for publisher, _ in pages],
-            [page for _, page in pages],
-            list(pages.values()),
-        ),
-    ).fetchone()
+    (found,) = tx.run(statements.OBJECTION, _suspects(batch)).fetchone()
     return bool(found)
+
+
+def _suspects(batch: Sequence[Publication]) -> tuple[list[Any], ...]:
+    pages = _pages(item.token for item in batch)
+    return (
+        [item.queue for item in batch],
+        [item.id for item in batch],
+        [publisher for publisher, _ in pages],
+        [page for _, page in pages],
+        list(pages.values()),
+    )
 
 
 def _pages(tokens: Iterable[PublishToken]) -> dict[tuple[str, int], int]:
@@ -92,7 +126,10 @@ def _pages(tokens: Iterable[PublishToken]) -> dict[tuple[str, int], int]:
 
 def _insert(tx: Transaction, batch: Sequence[Publication]) -> list[int]:
     """Insert those whose queues are there, and whose ids and keys are free; return their places."""
-    now = tx.now
+    return [seq for (seq,) in tx.run(statements.INSERT, (tx.now, *_columns(batch, tx.now))).fetchall()]
+
+
+def _columns(batch: Sequence[Publication], now: float) -> list[list[Any]]:
     rows: list[tuple[Any, ...]] = []
     for item in batch:
         due = item.due if item.due is not None else now + (item.delay or 0.0)
@@ -112,8 +149,7 @@ def _insert(tx: Transaction, batch: Sequence[Publication]) -> list[int]:
                 item.payload,
             )
         )
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return [seq for (seq,) in tx.run(statements.INSERT, (now, *columns)).fetchall()]
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _with_care(tx: Transaction, batch: Sequence[Publication]) -> list[Published] | None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from trepid.brokers.postgres.claiming import LANES
 from trepid.brokers.postgres.schema import COLUMNS
-from trepid.brokers.postgres.statements import LANES
 
 GET: Final = f"""
     SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = $2

@@ -7,7 +7,7 @@ from typing import Final
 
 from trepid.brokers.sql.rows import LIFE_COLUMNS
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 # The columns of a message.  Those up to `result_ttl` are the fields of a Life, in its order; states are numbered as
 # State lists them: 0 scheduled, 1 ready, 2 leased, 3 done, 4 dead, 5 cancelled.  What time has decided need not be
@@ -46,6 +46,16 @@ _MESSAGE: Final = """
     payload bytea NOT NULL,
     errors bytea[]"""
 
+_RECORDS: Final = (
+    # What a broker that lacks results keeps here; it has nothing to do with our messages.  Keys are digests.
+    """CREATE TABLE @.records (
+    key bytea PRIMARY KEY,
+    value bytea NOT NULL,
+    until double precision
+)""",
+    "CREATE INDEX records_until ON @.records (until) WHERE until IS NOT NULL",
+)
+
 TABLES: Final = (
     # One row: which schema this is, and a name by which a guest's connection proves to be one to the same database.
     """CREATE TABLE @.meta (
@@ -53,8 +63,8 @@ TABLES: Final = (
     version integer NOT NULL,
     instance text NOT NULL
 )""",
-    """INSERT INTO @.meta
-VALUES (true, 1, md5(random()::text || clock_timestamp()::text || pg_backend_pid()::text))""",
+    f"""INSERT INTO @.meta
+VALUES (true, {VERSION}, md5(random()::text || clock_timestamp()::text || pg_backend_pid()::text))""",  # noqa: S608
     # The places in the order of publishing; none is ever given twice, whatever is rolled back.
     "CREATE SEQUENCE @.places",
     # A queue without a name was deleted; its messages are removed a few at a time.  Keys are never used again.
@@ -102,9 +112,10 @@ VALUES (true, 1, md5(random()::text || clock_timestamp()::text || pg_backend_pid
 )""",
     "CREATE INDEX departed_publisher ON @.departed (publisher, page)",
     "CREATE INDEX departed_until ON @.departed (until)",
+    *_RECORDS,
 )
 
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _RECORDS}
 """From a version, the statements that make the next one of it."""
 
 COLUMNS: Final = f"{LIFE_COLUMNS}, queue, id, publisher, publication, priority, enqueued, unique_key"

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeVar, final
 import trio
 from typing_extensions import TypeVarTuple, override
 
-from trepid.brokers.postgres import guest, keeping, leasing, looking, settling
+from trepid.brokers.postgres import guest, keeping, leasing, looking, records, settling
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.connected import Clock
-from trepid.brokers.postgres.doorbell import Doorbell
+from trepid.brokers.postgres.doorbell import Doorbell, Silence
 from trepid.brokers.postgres.engine import Reader, Writer
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.postgres.publishing import publish, publish_together
@@ -51,17 +51,6 @@ _LONGEST_SLEEP: Final = 1.0
 
 
 @final
-class _Silence:
-    """News come by the doorbell's thread; there is nothing for the event loop to watch."""
-
-    descriptor: int | None = None
-
-    def heard(self) -> int:
-        """Nothing."""
-        return 0
-
-
-@final
 class PostgreSQLSession(Session):
     """An open PostgreSQL broker.  Made by :meth:`PostgreSQLBroker.open`."""
 
@@ -70,15 +59,22 @@ class PostgreSQLSession(Session):
         self._clock = Clock(clock)
         self._process = os.getpid()
         self._looks = 0
-        self._waiting = Waiting(_Silence(), self._look, 0, poll=POLL)
+        self._waiting = Waiting(Silence(), self._look, 0, poll=POLL)
         self._bell = Doorbell(address, self._waiting.tell)
         self._writer_engine = Writer(address, self._clock, self._bell.ring)
         self._reader_engine = Reader(address, self._clock)
         self._writer = OwnerThread[Transaction](
-            self._writer_engine, "trepid writes", tell=self._waiting.tell, together={publish: publish_together}
+            self._writer_engine,
+            "trepid writes",
+            tell=self._waiting.tell,
+            together={publish: publish_together, records.carry_out: records.carry_out_together},
+            at_once=self._writer_engine.at_once,
         )
         self._reader = OwnerThread[Reading](self._reader_engine, "trepid reads", abandon=True)
         self._turns = [0]
+        self._records = records.PostgreSQLRecords(
+            lambda steps: self._write(records.carry_out, steps), lambda steps: self._read(records.look_up, steps)
+        )
         self._capabilities: Capabilities
 
     async def start(self) -> None:
@@ -93,6 +89,7 @@ class PostgreSQLSession(Session):
             durability_proof=engine.proof,
             delay_resolution=0.01,
             same_transaction=True,
+            records=True,
         )
 
     async def close(self) -> None:
@@ -124,6 +121,11 @@ class PostgreSQLSession(Session):
     def connected(self) -> bool:
         # The bell looks for the server all the time; who writes looks when he is asked.
         return self._bell.up and self._writer_engine.failed_at < self._bell.up_since
+
+    @property
+    @override
+    def records(self) -> records.PostgreSQLRecords:
+        return self._records
 
     async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
         self._stay_home()
@@ -294,6 +296,4 @@ class PostgreSQLSession(Session):
 
 def _alarm(wait: float | None) -> float:
     """Return the moment on Trio's clock to look again, where time may change something after *wait* seconds."""
-    if wait is None:
-        return float("inf")
-    return trio.current_time() + min(max(wait, 0.001), _LONGEST_SLEEP)
+    return float("inf") if wait is None else trio.current_time() + min(max(wait, 0.001), _LONGEST_SLEEP)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from trepid.brokers.postgres import statements
 from trepid.brokers.postgres.leasing import held_by
@@ -19,47 +20,73 @@ from trepid.rules.verdicts import Done
 
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication] = ()) -> list[Reply]:
     """End leases with verdicts, and publish what follows from the first."""
-    replies = _done(tx, batch)
-    rest = [number for number, reply in enumerate(replies) if reply is None]
-    for number, reply in zip(rest, _settle(tx, [batch[number] for number in rest]), strict=True):
-        replies[number] = reply
-    settled = [reply for reply in replies if reply is not None]
+    successes = Successes(batch)
+    rows = [tx.run(statement, given).fetchall() for statement, given in successes.steps(tx)]
+    settled = settle_others(tx, batch, successes.replies(tx, rows))
     if then and settled and settled[0] is Reply.APPLIED:
         publish(tx, then)
     return settled
 
 
-def _done(tx: Transaction, batch: Sequence[Settlement]) -> list[Reply | None]:
-    """Take the commonest step, for all at once, by guarded statements; None where the guards say that it is another."""
-    times = Counter((settlement.ref.queue, settlement.ref.id) for settlement in batch)
-    kept: list[Settlement] = []
-    gone: list[Settlement] = []
-    for settlement in batch:
-        if type(settlement.verdict) is Done and times[settlement.ref.queue, settlement.ref.id] == 1:
-            (kept if settlement.verdict.keep > 0 else gone).append(settlement)
-    places: set[int] = set()
-    if kept:
-        verdicts = [each.verdict for each in kept if isinstance(each.verdict, Done)]
-        given = (
-            [tx.now + verdict.keep for verdict in verdicts],
-            [verdict.result for verdict in verdicts],
-            [verdict.unreadable for verdict in verdicts],
-        )
-        places |= {seq for (seq,) in tx.run(statements.DONE, (tx.now, *_refs(kept), *given)).fetchall()}
-    if gone:
-        given_gone = (tx.now, *_refs(gone), tx.remembered)
-        places |= {seq for (seq,) in tx.run(statements.DONE_AND_GONE, given_gone).fetchall()}
-    if places:
-        tx.news |= ENDED_SOMETHING
-        tx.gone += len(places)
-        tx.changes += len(places)
-    ordinary = {id(each) for each in (*kept, *gone)}
-    return [
-        Reply.APPLIED
-        if id(each) in ordinary and each.ref.token[0] in places
-        else None  # a place belongs to one message
-        for each in batch
-    ]
+def settle_others(tx: Transaction, batch: Sequence[Settlement], replies: Sequence[Reply | None]) -> list[Reply]:
+    """End the leases of those that have no reply yet, and return all replies."""
+    others = iter(_settle(tx, [each for each, reply in zip(batch, replies, strict=True) if reply is None]))
+    return [next(others) if reply is None else reply for reply in replies]
+
+
+def is_ordinary(batch: Sequence[Settlement], then: Sequence[Publication] = ()) -> bool:
+    """Whether :class:`Successes` is likely to be all there is."""
+    return not then and all(type(settlement.verdict) is Done for settlement in batch)
+
+
+class Successes:
+    """The commonest step, for all at once, by guarded statements."""
+
+    def __init__(self, batch: Sequence[Settlement]) -> None:
+        times = Counter((settlement.ref.queue, settlement.ref.id) for settlement in batch)
+        self._batch = batch
+        self._kept: list[tuple[Settlement, Done]] = []
+        self._gone: list[Settlement] = []
+        self._ordinary: set[int] = set()
+        for settlement in batch:
+            verdict = settlement.verdict
+            if not isinstance(verdict, Done) or times[settlement.ref.queue, settlement.ref.id] > 1:
+                continue
+            self._ordinary.add(id(settlement))
+            if verdict.keep > 0:
+                self._kept.append((settlement, verdict))
+            else:
+                self._gone.append(settlement)
+
+    def steps(self, tx: Transaction) -> list[tuple[str, Sequence[Any]]]:
+        """Return the statements to be carried out; each says whom it has settled."""
+        steps: list[tuple[str, Sequence[Any]]] = []
+        if self._kept:
+            verdicts = [verdict for _, verdict in self._kept]
+            given = (
+                [tx.now + verdict.keep for verdict in verdicts],
+                [verdict.result for verdict in verdicts],
+                [verdict.unreadable for verdict in verdicts],
+            )
+            refs = _refs([settlement for settlement, _ in self._kept])
+            steps.append((statements.DONE, (tx.now, *refs, *given)))
+        if self._gone:
+            steps.append((statements.DONE_AND_GONE, (tx.now, *_refs(self._gone), tx.remembered)))
+        return steps
+
+    def replies(self, tx: Transaction, rows: Iterable[Iterable[tuple[int]]]) -> list[Reply | None]:
+        """Return a reply for each of the batch, given what the statements said; None where it is another step."""
+        places = {seq for found in rows for (seq,) in found}
+        if places:
+            tx.news |= ENDED_SOMETHING
+            tx.gone += len(places)
+            tx.changes += len(places)
+        return [
+            Reply.APPLIED
+            if each.ref.token[0] in places and id(each) in self._ordinary  # a place belongs to one message
+            else None
+            for each in self._batch
+        ]
 
 
 def _refs(batch: Sequence[Settlement]) -> tuple[list[str], list[str], list[int], list[int]]:

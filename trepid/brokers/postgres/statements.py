@@ -136,11 +136,11 @@ DROP_DEPARTED: Final = """
 
 # --------------------------------------------------------------------------------------------------------- publishing
 
-INSERT: Final = """
+_INSERT: Final = """
     INSERT INTO @.messages (due, state, expires, max_crashes, result_ttl,
                             queue, id, publisher, publication, priority, enqueued, unique_key, payload)
-    SELECT g.due, g.state, g.expires, g.max_crashes, g.result_ttl,
-           q.key, g.id, g.publisher, g.publication, g.priority, $1, g.unique_key, g.payload
+    SELECT @since + g.due, g.state, @since + g.expires, g.max_crashes, g.result_ttl,
+           q.key, g.id, g.publisher, g.publication, g.priority, @now, g.unique_key, g.payload
     FROM unnest($2::float8[], $3::bigint[], $4::float8[], $5::bigint[], $6::float8[],
                 $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bytea[])
          WITH ORDINALITY
@@ -149,6 +149,11 @@ INSERT: Final = """
     JOIN @.queues q ON q.name = g.queue
     ORDER BY g.number
     ON CONFLICT DO NOTHING RETURNING seq"""
+INSERT: Final = _INSERT.replace("@since + ", "").replace("@now", "$1")
+# The same where the time is not known yet: moments are seconds from now, by the clock that `Clock.now` names.
+INSERT_NOW: Final = "WITH t AS MATERIALIZED (SELECT @now AS now)" + _INSERT.replace(
+    "@since", "(SELECT now FROM t)"
+).replace("@now", "(SELECT now FROM t)")
 # What stands against messages although their ids were free among the live ones: something of the same id has ended,
 # or is left of a deleted queue, or the same publish belongs to something that is gone.  Asked after they are stored, in
 # a statement of its own: whoever stored the same before has committed by then, and is seen.
@@ -180,62 +185,6 @@ REMAINS: Final = """
         UNION ALL
         SELECT publisher, publication FROM @.ended e WHERE e.queue = q.key AND e.id = g.id OFFSET 0
     ) AS r WHERE q.name IS NULL"""
-
-# ------------------------------------------------------------------------------------------------------------ leasing
-
-# What is to be known before anything is leased; the lock is shared by all that lease, and held until the commit.
-LOOK: Final = """
-    SELECT q.name, q.key, q.paused,
-           (SELECT m.until FROM @.messages m WHERE m.queue = q.key AND m.state = 2 ORDER BY m.until LIMIT 1),
-           (SELECT m.expires FROM @.messages m
-            WHERE m.queue = q.key AND m.state < 2 AND m.expires IS NOT NULL ORDER BY m.expires LIMIT 1),
-           pg_advisory_xact_lock_shared('@.messages'::regclass::oid::integer, q.key)
-    FROM @.queues q WHERE q.name = ANY($1::text[])"""
-LAPSED: Final = f"""
-    SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND state = 2 AND until <= $2 ORDER BY until LIMIT $3"""
-# Who was given back unstarted may become due after its ttl; it is dead from then on, and not before.
-OVERDUE: Final = f"""
-    SELECT {COLUMNS} FROM @.messages
-    WHERE queue = $1 AND state < 2 AND expires IS NOT NULL AND expires <= $2 AND due <= $2 ORDER BY expires LIMIT $3"""
-_SKIPPING: Final = " FOR UPDATE SKIP LOCKED"
-TAKE_LAPSED: Final = LAPSED + _SKIPPING
-TAKE_OVERDUE: Final = OVERDUE + _SKIPPING
-# The priorities of what waits, highest first: one look into the index each, however much there is of it.
-LANES: Final = """
-    RECURSIVE lane(priority) AS (
-        (SELECT priority FROM @.messages WHERE queue = $1 AND state < 2 ORDER BY priority DESC LIMIT 1)
-        UNION ALL
-        SELECT (SELECT m.priority FROM @.messages m WHERE m.queue = $1 AND m.state < 2 AND m.priority < lane.priority
-                ORDER BY m.priority DESC LIMIT 1)
-        FROM lane WHERE lane.priority IS NOT NULL
-    )"""
-CLAIM: Final = f"""
-    WITH {LANES}, chosen AS MATERIALIZED (
-        SELECT m.seq FROM lane CROSS JOIN LATERAL (
-            SELECT seq FROM @.messages
-            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
-                  AND (expires IS NULL OR expires > $2) AND EXISTS (
-                      SELECT FROM @.queues WHERE key = $1 AND name IS NOT NULL AND NOT paused)
-            ORDER BY due, seq LIMIT $3 FOR UPDATE OF messages SKIP LOCKED
-        ) AS m LIMIT $3
-    )
-    UPDATE @.messages m SET state = 2, deliveries = m.deliveries + 1, owner = $4, until = $5
-    FROM chosen WHERE m.seq = chosen.seq
-    RETURNING m.seq, m.id, m.deliveries, m.payload, m.priority, m.failures - m.spent_failures,
-              m.crashes - m.spent_crashes, m.due, m.enqueued, m.stray_since, m.result_ttl, m.max_crashes"""
-NEXT_DUE: Final = f"""
-    WITH {LANES}
-    SELECT (SELECT due FROM @.messages WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due > $2
-            ORDER BY due LIMIT 1) FROM lane
-    UNION ALL
-    SELECT (SELECT until FROM @.messages WHERE queue = $1 AND state = 2 ORDER BY until LIMIT 1)"""
-EXTEND: Final = """
-    UPDATE @.messages m SET until = $2 WHERE m.seq = ANY($1::bigint[])"""
-HELD: Final = f"SELECT {COLUMNS} FROM @.messages WHERE state = 2 AND owner = $1 AND until > $2"
-TAKE_HELD: Final = f"{HELD} FOR UPDATE"
-ASKED: Final = f"""
-    SELECT {COLUMNS} FROM @.messages
-    WHERE state = 2 AND cancel IS NOT NULL AND owner = $1 AND until > $2"""
 
 # ----------------------------------------------------------------------------------------------------------- settling
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from trepid.brokers.postgres import statements
+from trepid.brokers.postgres import claiming, statements
 from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import Row, dump, load
 from trepid.errors import UnknownQueueError
@@ -156,7 +156,7 @@ class Transaction:
         steps: list[Step] = []
         for queue in queues:
             given = (queue, self.now, LAPSED_AT_ONCE)
-            for statement in (statements.TAKE_LAPSED, statements.TAKE_OVERDUE):
+            for statement in (claiming.TAKE_LAPSED, claiming.TAKE_OVERDUE):
                 rows = map(load, self.run(statement, given).fetchall())
                 steps += [Step(row, lifecycle.elapse(row.life, self.now)) for row in rows]
         self.save(steps)

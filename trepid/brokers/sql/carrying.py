@@ -35,6 +35,12 @@ class Request:
 
 Done: TypeAlias = list[tuple[Request, outcome.Outcome[Any]]]
 
+AtOnce: TypeAlias = Callable[[Sequence[Request], Callable[[], Iterable[Request]]], tuple[Done, object, list[Request]]]
+"""Carries what it can of some requests, and of those that it is told have come meanwhile, in a transaction of its own.
+
+Returns the answers, the news, and the requests that are left.  If it raises, the transaction may still stand.
+"""
+
 
 @final
 class Carrier(Generic[Tx]):

@@ -20,8 +20,8 @@ import outcome
 import trio
 from typing_extensions import TypeVarTuple
 
-from trepid.brokers.sql.carrying import Carrier, Done, Request, Together
-from trepid.brokers.sql.database import Database
+from trepid.brokers.sql.carrying import AtOnce, Carrier, Done, Request, Together
+from trepid.brokers.sql.database import Database, Remedy
 from trepid.brokers.sql.tally import Tally
 from trepid.errors import BrokerLostError
 
@@ -48,6 +48,7 @@ class OwnerThread(Generic[Tx]):
       abandon: whether a cancelled caller may leave a request behind that is already being run; for requests that
         change nothing.
       together: by a function, one that does the same for several requests at once; see :class:`Carrier`.
+      at_once: carries what it can of a group, before the rest is carried request by request.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class OwnerThread(Generic[Tx]):
         tell: Callable[[Any], object] | None = None,
         abandon: bool = False,
         together: Mapping[Callable[..., Any], Together[Tx]] | None = None,
+        at_once: AtOnce | None = None,
     ) -> None:
         self.tally = Tally()
         self._carrier = Carrier(database, self.tally, self._post, together or {})
         self._database = database
         self._tell = tell
         self._abandon = abandon
+        self._at_once = at_once
         self._token = trio.lowlevel.current_trio_token()
         # Guards everything that both threads write: the line, and who has taken or withdrawn a request.
         self._guard = threading.Condition(threading.Lock())
@@ -205,6 +208,12 @@ class OwnerThread(Generic[Tx]):
             # Its transaction shows what was there at its begin: who joined later would miss what he has just committed.
             taken += self._take(_LARGEST_GROUP)
             turns = tuple(taken)
+        if self._at_once is not None:
+            taken += self._take(_LARGEST_GROUP)
+            left = self._carry_at_once(self._at_once, taken)
+            if not left:
+                return [], None
+            turns = taken = self._current = left
         try:
             transaction = database.begin()
         except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
@@ -215,10 +224,32 @@ class OwnerThread(Generic[Tx]):
         except Exception as exc:  # noqa: BLE001 - it is found out there whose fault it is
             database.rollback()
             done, news = self._carrier.failed(taken, exc)
-        self.tally.transactions += bool(taken)
-        self.tally.requests += len(taken)
-        self.tally.largest_group = max(self.tally.largest_group, len(taken))
+        self._count(taken)
         return done, news
+
+    def _carry_at_once(self, at_once: AtOnce, taken: list[Request]) -> list[Request]:
+        """Carry what can be carried together, and return the rest."""
+        database = self._database
+        try:
+            done, news, left = at_once(taken, lambda: list(self._take(_LARGEST_GROUP, taken)))
+        except Exception as exc:  # noqa: BLE001 - it is looked at below
+            database.rollback()
+            if (remedy := database.remedy(exc)) is not Remedy.NONE:
+                self.tally.repeated += remedy is Remedy.AGAIN
+                return taken  # in the other way it is found out whose fault it is
+            done, news, left = self._carrier.all_failed([*taken, *self._take(len(self._line))], exc), None, []
+        answered = [request for request, _ in done]
+        if answered:
+            self._count(answered)
+        # Whoever has his answer is not to get another one, should the thread break.
+        self._current = left
+        self._post(done, news)
+        return left
+
+    def _count(self, requests: list[Request]) -> None:
+        self.tally.transactions += bool(requests)
+        self.tally.requests += len(requests)
+        self.tally.largest_group = max(self.tally.largest_group, len(requests))
 
     def _post(self, done: Done, news: object = None) -> None:
         if done or news:

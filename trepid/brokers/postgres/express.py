@@ -1,0 +1,213 @@
+"""The ordinary course of things in two round trips, however many ask: publishes, verdicts of success, and leases.
+
+The first begins a transaction and stores what is published; what has come meanwhile goes with the second: ends, leases
+and the commit, sent together and answered together.  Each statement guards itself: where a guard says that something
+is not ordinary, nothing is done about it, and the request goes the long way, by the rules, in a transaction after this
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, final
+
+import attrs
+import outcome
+
+from trepid.brokers.postgres import claiming, leasing, publishing, settling, statements
+from trepid.brokers.postgres.transaction import Transaction
+from trepid.brokers.sql.carrying import Done, Request
+from trepid.brokers.sql.news import WORK
+
+Step: TypeAlias = tuple[str, Sequence[Any]]
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+_CAREFUL: Final = 16
+"""How many groups of publishes go the long way after one that met an objection."""
+
+
+class Line(Protocol):
+    """What is asked of the connection, each in one round trip."""
+
+    def floor(self) -> float:
+        """Return a time that is surely over; no round trip."""
+        ...
+
+    def begin_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Begin a transaction with some statements, and return it, and their rows."""
+        ...
+
+    def commit_with(self, *steps: Step) -> list[Rows]:
+        """Carry out some statements and commit; return their rows."""
+        ...
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+        ...
+
+
+@attrs.define(eq=False)
+class _Sorted:
+    """Requests by what they ask for."""
+
+    publishes: list[Request] = attrs.field(factory=list)
+    ends: list[Request] = attrs.field(factory=list)
+    leases: list[Request] = attrs.field(factory=list)
+    others: list[Request] = attrs.field(factory=list)
+
+    def add(self, requests: Iterable[Request]) -> None:
+        """Sort some more."""
+        for request in requests:
+            if request.function is publishing.publish:
+                self.publishes.append(request)
+            elif request.function is settling.settle and settling.is_ordinary(*request.args):
+                self.ends.append(request)
+            elif request.function is leasing.lease and len(request.args[0].queues) == 1:
+                self.leases.append(request)
+            else:
+                self.others.append(request)
+
+    @property
+    def all(self) -> list[Request]:
+        """Those that are left."""
+        return [*self.publishes, *self.ends, *self.leases, *self.others]
+
+
+class _Asked(NamedTuple):
+    """A lease that was asked for."""
+
+    request: Request
+    key: int | None
+    next_due: bool
+
+
+@final
+class Express:
+    """Carries what is ordinary.  Belongs to the thread that writes.
+
+    Args:
+      line: its connection.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._keys: dict[str, int] = {}
+        # Queues that lately had less than was asked for: of those it is also asked when they will have more.
+        self._short: set[str] = set()
+        self._careful = 0
+
+    def carry(self, taken: Sequence[Request], more: Callable[[], Iterable[Request]]) -> tuple[Done, int, list[Request]]:
+        """Carry what is ordinary of some requests, in a transaction of its own.
+
+        If it raises, nothing was done, unless the connection broke.
+
+        Args:
+          taken: the requests so far.
+          more: takes those that have come meanwhile.
+
+        Returns:
+          the answers, the news, and the requests that must go the long way.
+        """
+        given = _Sorted()
+        given.add(taken)
+        insertion = self._insertion(given.publishes)
+        if not (insertion or given.ends or given.leases):
+            return [], 0, given.all
+        tx = self._begin(insertion)
+        if tx is None:
+            self._careful = _CAREFUL
+            return [], 0, given.all
+        done: Done = []
+        if insertion:
+            done += [(each, outcome.Value(publishing.accepted(*each.args))) for each in given.publishes]
+            given.publishes = []
+        given.add(more())
+        left = self._finish(tx, given, done)
+        return done, tx.news, [*given.publishes, *left, *given.others]
+
+    def _insertion(self, requests: Sequence[Request]) -> publishing.Insertion | None:
+        if not requests:
+            return None
+        if self._careful:
+            self._careful -= 1
+            return None
+        return publishing.Insertion.of([item for request in requests for item in request.args[0]])
+
+    def _begin(self, insertion: publishing.Insertion | None) -> Transaction | None:
+        """Begin, storing what is published; None, and no transaction, if there is anything against it."""
+        if insertion is None:
+            return self._line.begin_with()[0]
+        tx, (places, objections) = self._line.begin_with(
+            (statements.INSERT_NOW, (self._line.floor(), *insertion.columns)),
+            (statements.OBJECTION, insertion.suspects),
+        )
+        if len(places) < insertion.number or objections[0][0]:
+            self._line.rollback()
+            return None
+        tx.changes += 1
+        tx.news |= WORK
+        return tx
+
+    def _finish(self, tx: Transaction, given: _Sorted, done: Done) -> list[Request]:
+        """End and lease what can be, commit, and return the requests that are left."""
+        ends = settling.Successes([each for request in given.ends for each in request.args[0]])
+        steps = ends.steps(tx)
+        first = len(steps)
+        asked: list[_Asked] = []
+        for request in given.leases:
+            (queue,) = request.args[0].queues
+            ask = _Asked(request, self._keys.get(queue), queue in self._short)
+            asked.append(ask)
+            steps += _lease_steps(tx, ask)
+        rows = self._line.commit_with(*steps)
+        left: list[Request] = []
+        replies = iter(ends.replies(tx, rows[:first]))
+        for request in given.ends:
+            own = [next(replies) for _ in request.args[0]]
+            if None in own:
+                # What was ordinary about it is done, and stays so.
+                request.function, request.args = settling.settle_others, (request.args[0], own)
+                left.append(request)
+            else:
+                done.append((request, outcome.Value(own)))
+        answers = iter(rows[first:])
+        for ask in asked:
+            claim = self._claim(tx, ask, answers)
+            if claim is None:
+                left.append(ask.request)
+            else:
+                done.append((ask.request, outcome.Value(claim)))
+        return left
+
+    def _claim(self, tx: Transaction, ask: _Asked, answers: Iterable[Rows]) -> leasing.Claim | None:
+        """Return what a lease was granted; None if it must be looked at more closely."""
+        answers = iter(answers)
+        wish, deadline = ask.request.args
+        (queue,) = wish.queues
+        looked = next(answers)
+        claimed = next(answers) if ask.key is not None else []
+        due = next(answers) if ask.key is not None and ask.next_due else None
+        if not looked:
+            self._keys.pop(queue, None)
+            return leasing.Claim([])
+        _, self._keys[queue], paused, *moments, _ = looked[0]
+        (self._short.add if len(claimed) < wish.limit else self._short.discard)(queue)
+        if claimed:
+            return leasing.Claim(leasing.deliveries(queue, claimed, tx.now, deadline))
+        if paused:
+            return leasing.Claim([])
+        late = any(moment is not None and moment <= tx.now for moment in moments)
+        if late or due is None or ask.key != self._keys[queue]:
+            return None
+        return leasing.Claim([], leasing.soonest(tx, due))
+
+
+def _lease_steps(tx: Transaction, ask: _Asked) -> list[Step]:
+    wish, _ = ask.request.args
+    steps: list[Step] = [(claiming.LOOK, (list(wish.queues),))]
+    if ask.key is not None:
+        given = (ask.key, tx.now, wish.limit, wish.owner, tx.now + wish.lease_for)
+        steps.append((claiming.CLAIM_UNLESS_LATE, given))
+        if ask.next_due:
+            steps.append((claiming.NEXT_DUE, (ask.key, tx.now)))
+    return steps
