@@ -19,14 +19,12 @@ from trepid.brokers.rabbitmq import moving, passport
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.lines import NOT_FOUND, Lines
 from trepid.brokers.rabbitmq.moving import Move
-from trepid.brokers.rabbitmq.passport import Passport
 from trepid.brokers.rabbitmq.stock import Item
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.ports.messages import Delivery, Ref
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, LEASED, READY, SCHEDULED, Life
-from trepid.rules.verdicts import Failure
 from trepid.wire.amqp import ChannelClosedError, Delivered
 from trepid.wire.amqp.frames import header_of
 from trepid.wire.link import ProtocolError
@@ -122,11 +120,7 @@ class Depot:
             self.stir()
 
     def _bury_foreign(self, tap: Tap, message: Delivered, now: float) -> None:
-        number = CLOCK.number()
-        error = Failure("ValueError", "it has no passport: it was not published by Trepid", at=now)
-        papers = Passport(
-            f"foreign-{number}", ("", number), number, now, now, errors=(error,), ended=now, reason="undecodable"
-        )
+        papers = passport.foreign(CLOCK.number(), now)
         self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
 
     def _crashed(self, item: Item, times: int, now: float) -> None:
@@ -250,6 +244,11 @@ class Depot:
                     tap.hush()  # and its end is noticed
                 else:
                     self._moves += [self._back(item) for item in tap.stock.clear()]
+            if (since := tap.stock.oldest()) is not None:
+                if since + _PATIENCE <= now:
+                    # Whoever asks has its slots full most of the time; others may be free.
+                    self._moves += [self._back(item) for item in tap.stale(now - _PATIENCE)]
+                moments.append((tap.stock.oldest() or now) + _PATIENCE)
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
                 if due <= now:

@@ -118,5 +118,13 @@ def read(text: bytes) -> Passport:
     return _READ.decode(text)
 
 
+def foreign(number: int, now: float) -> Passport:
+    """Return the passport of a dead letter that nobody of us has published."""
+    error = Failure("ValueError", "it has no passport: it was not published by Trepid", at=now)
+    return Passport(
+        f"foreign-{number}", ("", number), number, now, now, errors=(error,), ended=now, reason="undecodable"
+    )
+
+
 _WRITE = msgspec.json.Encoder()
 _READ = msgspec.json.Decoder(Passport)

@@ -203,7 +203,7 @@ class RabbitMQSession(Session):
                     missing -= came
                     if over and came == most:
                         left.append(tap)  # it may have more
-                    elif not over and came == _GULP:
+                    elif not over and came == _GULP and not tap.wary:
                         tap.listen(limit)
                 elif not over:
                     tap.listen(limit)

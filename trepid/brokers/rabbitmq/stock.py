@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import TYPE_CHECKING, final
 
 from trepid.brokers.rabbitmq.passport import Passport
+from trepid.brokers.rabbitmq.topology import level_of
 from trepid.ports.messages import Delivery
 from trepid.rules.life import Life
 
@@ -53,12 +55,23 @@ class Stock:
         self._ready: list[tuple[int, float, int, int, Item]] = []
         self._early: list[tuple[float, int, Item]] = []
         self._entries = 0
+        self._since: dict[Item, float] = {}
+        self._levels: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._early)
+        return len(self._since)
+
+    def count(self, level: str) -> int:
+        """Count those of a level of priority."""
+        return self._levels[level]
 
     def add(self, item: Item, now: float) -> None:
         """Keep a message; one that is not due yet is not handed out before."""
+        self._since[item] = now
+        self._levels[level_of(item.passport.priority)] += 1
+        self._file(item, now)
+
+    def _file(self, item: Item, now: float) -> None:
         self._entries += 1
         passport = item.passport
         if passport.due > now:
@@ -70,12 +83,33 @@ class Stock:
     def ready(self, now: float) -> int:
         """Count those that are due."""
         while self._early and self._early[0][0] <= now:
-            self.add(heapq.heappop(self._early)[-1], now)
+            self._file(heapq.heappop(self._early)[-1], now)
         return len(self._ready)
 
     def pop(self) -> Item:
         """Take the most urgent message out; there must be one that is :meth:`ready`."""
-        return heapq.heappop(self._ready)[-1]
+        item = heapq.heappop(self._ready)[-1]
+        self._forget(item)
+        return item
+
+    def _forget(self, item: Item) -> None:
+        del self._since[item]
+        self._levels[level_of(item.passport.priority)] -= 1
+
+    def oldest(self) -> float | None:
+        """Return since when the one waits that came first, or None if there is none."""
+        return next(iter(self._since.values()), None)
+
+    def stale(self, since: float) -> list[Item]:
+        """Take out those that wait since then or longer, the first to come first."""
+        items = [item for item, came in self._since.items() if came <= since]
+        for item in items:
+            self._forget(item)
+        self._ready = [entry for entry in self._ready if entry[-1] in self._since]
+        self._early = [entry for entry in self._early if entry[-1] in self._since]
+        heapq.heapify(self._ready)
+        heapq.heapify(self._early)
+        return items
 
     def next_due(self) -> float | None:
         """Return when the next one becomes due, if any is early."""
@@ -85,4 +119,6 @@ class Stock:
         """Take everything out, in order."""
         items = [entry[-1] for entry in sorted(self._ready)] + [entry[-1] for entry in sorted(self._early)]
         self._ready, self._early = [], []
+        self._since.clear()
+        self._levels.clear()
         return items

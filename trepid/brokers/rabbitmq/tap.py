@@ -7,7 +7,7 @@ quick and an idle one wake at once.  What was pushed and not leased waits in the
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,12 +17,14 @@ import attrs
 import trio
 from pamqp import commands
 
-from trepid.brokers.rabbitmq.stock import Stock
+from trepid.brokers.rabbitmq.stock import Item, Stock
 from trepid.brokers.rabbitmq.topology import LEVELS, Names
 from trepid.wire.amqp import Channel, Delivered
 from trepid.wire.reply import Reply
 
 _WIDEST: Final = 65_535
+_WARY: Final = 10.0
+"""Seconds for which nothing is pushed that could be fetched, after something was pushed in vain."""
 
 
 class Basin(Protocol):
@@ -57,7 +59,7 @@ class Tap:
       queue: its name.
       channel: over which it is drawn.
       stock: messages that were drawn and not leased.
-      drawn: tags of messages that are not acknowledged, in the order in which they came.
+      drawn: tags of messages that are not acknowledged, in the order in which they came, and of which level they are.
       waiting: how many messages are wanted by callers that wait.
       callers: how many callers wait.
       asked: the moment, on Trio's clock, at which somebody last asked for messages.
@@ -67,7 +69,7 @@ class Tap:
         self.queue = queue
         self.channel = channel
         self.stock = Stock()
-        self.drawn: OrderedDict[int, None] = OrderedDict()
+        self.drawn: OrderedDict[int, str] = OrderedDict()
         self.waiting = 0
         self.callers = 0
         self.asked = trio.current_time()
@@ -76,9 +78,11 @@ class Tap:
         self._consumers: dict[str, list[_Consumer]] = {level: [] for level in LEVELS}
         self._numbers = 0
         self._ending = 0
+        self._held: Counter[str] = Counter()
+        self._wary_until = 0.0
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
-        channel.late = self._came
+        channel.late = self._pushed
 
     @property
     def listening(self) -> bool:
@@ -108,13 +112,14 @@ class Tap:
         gets: list[Reply[bool]] = []
         for level, count in zip(LEVELS, counts, strict=True):
             name = self._names.ready(self.queue, level)
-            gets += [self.channel.get(name, self._came) for _ in range(min(count, most - len(gets)))]
+            came = partial(self._came, level)
+            gets += [self.channel.get(name, came) for _ in range(min(count, most - len(gets)))]
         return sum([await reply.wait() for reply in gets])
 
     def listen(self, wanted: int) -> None:
         """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
-        window = min(len(self.drawn) - len(self.stock) + wanted, _WIDEST)
         for level in LEVELS:
+            window = min(self._held[level] - self.stock.count(level) + wanted, _WIDEST)
             there = sum(consumer.window for consumer in self._consumers[level])
             if there >= window:
                 continue
@@ -126,7 +131,7 @@ class Tap:
             self.channel.consume(
                 self._names.ready(self.queue, level),
                 consumer.tag,
-                self._came,
+                self._pushed,
                 prefetch=consumer.window,
                 opened=partial(self._opened, consumer),
             )
@@ -163,9 +168,24 @@ class Tap:
             consumers[:] = [consumer for consumer in consumers if consumer.tag != tag]
         self._basin.stir()
 
-    def _came(self, message: Delivered) -> None:
-        self.drawn[message.tag] = None
+    def _pushed(self, message: Delivered) -> None:
+        self._came(message.consumer.partition("-")[0], message)
+
+    def _came(self, level: str, message: Delivered) -> None:
+        self.drawn[message.tag] = level
+        self._held[level] += 1
         self._basin.arrived(self, message)
+
+    @property
+    def wary(self) -> bool:
+        """Whether what can be fetched should not be pushed: too much was, a while ago."""
+        return trio.current_time() < self._wary_until
+
+    def stale(self, since: float) -> list[Item]:
+        """Take out of stock what was pushed and lies there since then or longer; nothing more is pushed, for now."""
+        self._wary_until = trio.current_time() + _WARY
+        self.hush()
+        return self.stock.stale(since)
 
     # ----------------------------------------------------------------------------------------- acknowledging
 
@@ -178,11 +198,11 @@ class Tap:
         while self.drawn and (tag := next(iter(self.drawn))) in done:
             last = tag
             done.discard(tag)
-            del self.drawn[tag]
+            self._held[self.drawn.pop(tag)] -= 1
         if last:
             self.channel.ack(last, multiple=True)
         for tag in sorted(done):
-            del self.drawn[tag]
+            self._held[self.drawn.pop(tag)] -= 1
             self.channel.ack(tag)
 
 
