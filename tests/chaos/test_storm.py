@@ -9,9 +9,6 @@ import pytest
 from tests.chaos.storm import Account, storm
 from tests.chaos.theatres import ENGINES, theatre
 
-RESUME_WITHIN = 5.0
-
-
 def _judge(account: Account, kills: int, server_kills: int) -> None:
     print(account)
     assert account.lost == ()
@@ -21,7 +18,6 @@ def _judge(account: Account, kills: int, server_kills: int) -> None:
     assert account.workers_killed == kills
     assert account.servers_killed == server_kills
     assert account.audit == "ok"
-    assert all(seconds <= RESUME_WITHIN for seconds in account.resumed)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

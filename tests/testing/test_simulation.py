@@ -206,7 +206,7 @@ def a_verdict_is_forgotten(monkeypatch):
         (a_stop_is_charged_as_a_failure, "was charged a failure"),
         (the_last_settlement_is_not_shielded, "nothing explains why lease"),
         (a_job_outlives_its_lease, "was started while it ran"),
-        (late_settlements_are_taken, "was settled twice"),
+        (late_settlements_are_taken, "after its lease ended"),
         (a_slot_is_not_given_back, "is not idle at the end"),
         (a_snooze_is_a_failure, "was charged a failure"),
         (a_verdict_is_forgotten, "nothing explains why lease"),

@@ -113,7 +113,8 @@ async def test_removal_keeps_pace_with_a_busy_queue(session, clock):
         await end(session, await take(session), Done(b"1", 1.0))
         clock.now += 2
     assert await session._write(rows, "messages") <= 300
-    assert await session._write(rows, "departed") == 1
+    # 4096 publish numbers share a row; 3000 of them may lie on two, depending on what was published before this test.
+    assert await session._write(rows, "departed") in (1, 2)
 
 
 async def test_a_large_queue_is_deleted_a_little_at_a_time(session, clock):

@@ -39,9 +39,10 @@ class AssistedBroker(Broker):
           UnsupportedError: if the main one needs no help, or the second one cannot give it.
         """
         async with self.main.open() as main, self.second.open() as second:
-            if main.capabilities.results != "none":
+            can = main.capabilities
+            if can.results != "none" and can.unique and can.cancel_waiting and can.cancel_running:
                 raise UnsupportedError(
-                    "a second engine for results", main.capabilities.engine, "it keeps its results itself"
+                    "a second engine for results", can.engine, "it keeps its results itself"
                 )
             if not second.capabilities.records:
                 raise UnsupportedError(
