@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.storm import Account, storm
 from tests.chaos.theatres import ENGINES, theatre
 
+
 def _judge(account: Account, kills: int, server_kills: int) -> None:
     print(account)
     assert account.lost == ()
