@@ -9,11 +9,12 @@ import trepid
 from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, take
 from tests.servers.proxy import open_proxy
 from trepid.brokers.nats import NatsBroker
-from trepid.brokers.nats.jetstream import api
+from trepid.brokers.nats.jetstream import api, deleting
 from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Failed, Failure
+from trepid.wire.nats.protocol import Message
 
 OOPS = Failure("ValueError", "oops")
 
@@ -238,3 +239,21 @@ async def test_a_server_that_leaves_is_left_for_another(own_nats_cluster):
         for delivery in held:
             assert await settle(session, delivery) is Reply.APPLIED
         assert len(await drained(session, 5, within=30)) == 5
+
+
+async def test_what_is_gone_is_said_so_however_the_server_says_it(nats_server, monkeypatch):
+    async with fresh_broker(nats_server).open() as session:
+        await session.declare(["q"])
+        await session.publish([publication("a"), publication("b")])
+        stream = session._office.names.stream("q", "medium")
+        wanted = [deleting(stream, 1), deleting(stream, 1), deleting(stream, 99), deleting("nowhere", 1)]
+        assert await session._office.jetstream.delete_all(wanted) == [True, False, False, False]
+        # What 2.9.10 says after it was killed, when a message is deleted once more.
+        answer = b'{"error":{"code":400,"err_code":10043,"description":"sequence 110 not found"}}'
+
+        async def answered(questions, **_):
+            await trio.lowlevel.checkpoint()
+            return [Message("", 1, "", b"", answer) for _ in questions]
+
+        monkeypatch.setattr(session._office.jetstream.current, "ask_all", answered)
+        assert await session._office.jetstream.delete_all([deleting(stream, 2)]) == [False]

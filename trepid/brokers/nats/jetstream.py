@@ -18,7 +18,8 @@ from trepid.wire.supervision import Supervisor
 NO_STREAM: Final = 10059
 NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = 10037
-NOT_DELETED: Final = 10057
+NOT_DELETED: Final = frozenset({NO_MESSAGE, 10043, 10057, NO_STREAM})
+"""A message that is to be deleted is not there; a server that was killed says it in one way, and others in another."""
 NAME_IN_USE: Final = 10058
 WRONG_LAST: Final = 10071
 _FULL: Final = frozenset({10023, 10047, 10077})
@@ -223,7 +224,7 @@ class JetStream:
             try:
                 _answered(_message(answer))
             except JetStreamError as exc:
-                if exc.number not in (NOT_DELETED, NO_MESSAGE, NO_STREAM):
+                if exc.number not in NOT_DELETED:
                     raise
                 found.append(False)
             except NoRespondersError:
