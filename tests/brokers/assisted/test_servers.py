@@ -1,4 +1,4 @@
-"""RabbitMQ with Redis: two servers, one port."""
+"""RabbitMQ with Redis, and with PostgreSQL: two servers, one port."""
 
 import secrets
 
@@ -6,6 +6,7 @@ import pytest
 import trio
 
 import trepid
+from tests.brokers.places import fresh_url
 from tests.runtime.stage import working
 
 
@@ -14,12 +15,18 @@ async def sleeper(seconds: float, answer: str = "slept") -> str:
     return answer
 
 
+@pytest.fixture(params=["Redis", "PostgreSQL"])
+def second(request):
+    """The name and the URL of an engine that keeps what RabbitMQ does not."""
+    return request.param, fresh_url("redis" if request.param == "Redis" else "postgres", request)[1]
+
+
 @pytest.fixture
-async def connect(rabbitmq_server, redis_server):
+async def connect(rabbitmq_server, second):
     queue = f"q{secrets.token_hex(4)}"
 
     def open_both():
-        return trepid.open_connection(rabbitmq_server.url, results=redis_server.url)
+        return trepid.open_connection(rabbitmq_server.url, results=second[1])
 
     async with open_both() as connection:
         await connection.declare(queue)
@@ -27,12 +34,12 @@ async def connect(rabbitmq_server, redis_server):
         yield open_both, trepid.Actor(sleeper, queue=queue)
 
 
-async def test_both_say_who_they_are(connect):
+async def test_both_say_who_they_are(connect, second):
     open_both, _ = connect
     async with open_both() as connection:
         can = connection.capabilities
         assert can.engine.startswith("RabbitMQ ")
-        assert " with Redis " in can.engine
+        assert f" with {second[0]} " in can.engine
         assert (can.results, can.deduplication, can.unique) == ("before", "always", True)
 
 

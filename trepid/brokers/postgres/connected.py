@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar, final
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from trepid.brokers.postgres import link, schema, statements
 from trepid.brokers.postgres.address import Address
@@ -188,6 +188,9 @@ class Connected:
     def rollback(self) -> None:
         """Undo the transaction, if it still stands."""
         if self._link is None or self._link.closed:
+            return
+        if self._link.pgconn.pipeline_status is not PipelineStatus.OFF:
+            self._disconnect()  # there are answers left that belong to nobody
             return
         if self._link.info.transaction_status is TransactionStatus.IDLE:
             return
