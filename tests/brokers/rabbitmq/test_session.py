@@ -304,3 +304,34 @@ async def test_a_worker_runs_jobs(url):
     finally:
         with trio.move_on_after(15, shield=True):
             await demolish(url)
+
+
+async def test_what_comes_back_several_times_has_crashed_once(url):
+    """Whoever got it again and died had not started it: what comes back is copied before it is leased."""
+    async with opened(url) as session:
+        await put(session, "m", max_crashes=3)
+        lines = await session._supervisor.connection()
+        for _ in range(4):
+            channel = await lines.consumer.channel()
+            taken = []
+            while not taken:
+                await channel.get(lines.names.ready("q", "medium"), taken.append).wait()
+            await channel.close()
+        (delivery,) = await take(session)
+        assert delivery.crashes == 1
+
+
+async def test_a_queue_that_is_no_quorum_queue_is_noticed_when_it_is_declared(url):
+    from pamqp import commands
+
+    async with opened(url) as session:
+        lines = await session._supervisor.connection()
+        classic = [commands.Queue.Declare(queue=name, durable=True) for name in lines.names.all("classic")]
+        for method in classic:
+            await lines.apart(partial(_call, method))
+        try:
+            with pytest.raises(BrokerRefusedError, match="x-queue-type"):
+                await session.declare(["classic"])
+        finally:
+            for name in lines.names.all("classic"):
+                await lines.apart(partial(_call, commands.Queue.Delete(queue=name)))

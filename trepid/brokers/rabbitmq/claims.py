@@ -11,7 +11,8 @@ def capabilities_of(version: str) -> Capabilities:
     return Capabilities(
         engine=f"RabbitMQ {version}",
         durability="fsync",
-        durability_proof=f"confirmed by quorum queues of RabbitMQ {version}, which write to disk before they confirm",
+        durability_proof=f"RabbitMQ {version} agreed to x-queue-type=quorum, and compares again whenever a queue is "
+        "declared; such queues write to disk before they confirm (raft.wal_sync_method cannot be read)",
         fencing="advisory",
         expiry="session",
         priorities="emulated",

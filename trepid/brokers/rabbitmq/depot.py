@@ -109,8 +109,11 @@ class Depot:
             self._bury_foreign(tap, message, now)
             return
         item = Item(tap, message.tag, papers, message.body)
-        if returned := headers.get("x-delivery-count"):
-            self._crashed(item, int(returned), now)
+        if headers.get("x-delivery-count"):
+            # Once or more often is the same: what comes back is copied before it is leased again, so a session that
+            # dies over that has not started it.
+            life = lifecycle.elapse(replace(papers.life(LEASED), until=now), now)
+            self._follow(item, life, now)
         elif papers.expires is not None and now >= papers.expires:
             self._follow(item, lifecycle.elapse(papers.life(), now), now)
         elif papers.due > now + _EARLY:
@@ -122,11 +125,6 @@ class Depot:
     def _bury_foreign(self, tap: Tap, message: Delivered, now: float) -> None:
         papers = passport.foreign(CLOCK.number(), now)
         self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
-
-    def _crashed(self, item: Item, times: int, now: float) -> None:
-        """The server has taken it back, so often, from sessions that were lost."""
-        life = item.passport.life(LEASED)
-        self._follow(item, lifecycle.elapse(replace(life, crashes=life.crashes + times - 1, until=now), now), now)
 
     def _follow(self, item: Item, life: Life, now: float, lease: Lease[Item] | None = None) -> None:
         """Send a message where its life says."""
@@ -248,7 +246,7 @@ class Depot:
                 if since + _PATIENCE <= now:
                     # Whoever asks has its slots full most of the time; others may be free.
                     self._moves += [self._back(item) for item in tap.stale(now - _PATIENCE)]
-                moments.append((tap.stock.oldest() or now) + _PATIENCE)
+                moments.append(max((tap.stock.oldest() or now) + _PATIENCE, now + _AGAIN))
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
                 if due <= now:

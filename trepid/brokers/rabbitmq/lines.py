@@ -134,13 +134,32 @@ class Lines:
 
     # ------------------------------------------------------------------------------------------ making things
 
+    async def found(self) -> None:
+        """Make what all queues share exist; that the server agrees proves that it has quorum queues.
+
+        Raises:
+          BrokerRefusedError: if it has none, or does not let us.
+        """
+        await self._build(("due",), self._floor())
+
+    async def affirm(self, queue: str) -> None:
+        """Declare a queue that exists once more: the server compares what it is made of.
+
+        Raises:
+          BrokerRefusedError: if it is not made as we make it, such as of queues that are no quorum queues.
+        """
+        await self._make(self._parts(queue))
+
+    def _parts(self, queue: str) -> list[base.Frame]:
+        return [_queue(name, topology.ordinary()) for name in self.names.all(queue)]
+
     async def declare(self, queue: str) -> None:
         """Make a queue exist."""
         names = self.names
-        await self._build(("due",), self._floor())
+        await self.found()
         # First the name, then the queue: whoever is interrupted leaves a name to ask for, not a queue without one.
         await self.registry.write(Entry(declared=(queue,)))
-        methods: list[base.Frame] = [_queue(name, topology.ordinary()) for name in names.all(queue)]
+        methods = self._parts(queue)
         methods += [
             commands.Queue.Bind(
                 queue=names.ready(queue, level), exchange=names.due, routing_key=names.bound_for(queue, level)
@@ -240,6 +259,7 @@ async def open_lines(address: Address, news: Callable[[], None]) -> AsyncGenerat
         # A server that was killed takes seconds to find its streams again; nobody needs to wait for that.
         with trio.move_on_after(_REGISTRY_WITHIN), suppress(ChannelClosedError):
             await lines.apart(lambda channel: channel.call(_registry(address.names)))
+        await lines.found()
         household.start_soon(_follow, lines, name=f"registry of {consumer.name}")
         yield lines
 

@@ -46,7 +46,9 @@ class Basin(Protocol):
 @attrs.define(eq=False)
 class _Consumer:
     tag: str
+    level: str
     window: int
+    held: int = 0
     opened: bool = False
     unwanted: bool = False
 
@@ -59,7 +61,7 @@ class Tap:
       queue: its name.
       channel: over which it is drawn.
       stock: messages that were drawn and not leased.
-      drawn: tags of messages that are not acknowledged, in the order in which they came, and of which level they are.
+      drawn: tags of messages that are not acknowledged, in the order in which they came, and who brought them.
       waiting: how many messages are wanted by callers that wait.
       callers: how many callers wait.
       asked: the moment, on Trio's clock, at which somebody last asked for messages.
@@ -69,7 +71,7 @@ class Tap:
         self.queue = queue
         self.channel = channel
         self.stock = Stock()
-        self.drawn: OrderedDict[int, str] = OrderedDict()
+        self.drawn: OrderedDict[int, _Consumer | None] = OrderedDict()
         self.waiting = 0
         self.callers = 0
         self.asked = trio.current_time()
@@ -79,6 +81,7 @@ class Tap:
         self._numbers = 0
         self._ending = 0
         self._held: Counter[str] = Counter()
+        self._by_tag: dict[str, _Consumer] = {}
         self._wary_until = 0.0
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
@@ -112,22 +115,22 @@ class Tap:
         gets: list[Reply[bool]] = []
         for level, count in zip(LEVELS, counts, strict=True):
             name = self._names.ready(self.queue, level)
-            came = partial(self._came, level)
-            gets += [self.channel.get(name, came) for _ in range(min(count, most - len(gets)))]
+            gets += [self.channel.get(name, self._got) for _ in range(min(count, most - len(gets)))]
         return sum([await reply.wait() for reply in gets])
 
     def listen(self, wanted: int) -> None:
         """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
         for level in LEVELS:
-            window = min(self._held[level] - self.stock.count(level) + wanted, _WIDEST)
+            window = min(max(self._held[level] - self.stock.count(level), 0) + wanted, _WIDEST)
             there = sum(consumer.window for consumer in self._consumers[level])
             if there >= window:
                 continue
             # A window holds from its beginning to its end, and RabbitMQ 3.10 mislays for seconds what is under way to
             # a consumer that ends.  So there will be one more, at least as wide as all before it: they stay few.
             self._numbers += 1
-            consumer = _Consumer(f"{level}-{self._numbers}", min(max(window - there, there), _WIDEST))
+            consumer = _Consumer(f"{level}-{self._numbers}", level, min(max(window - there, there), _WIDEST))
             self._consumers[level].append(consumer)
+            self._by_tag[consumer.tag] = consumer
             self.channel.consume(
                 self._names.ready(self.queue, level),
                 consumer.tag,
@@ -156,10 +159,11 @@ class Tap:
     def _cancel(self, consumer: _Consumer) -> None:
         if self.channel.error is None:
             self._ending += 1
-            self.channel.cancel(consumer.tag, self._closed)
+            self.channel.cancel(consumer.tag, partial(self._closed, consumer))
 
-    def _closed(self) -> None:
+    def _closed(self, consumer: _Consumer) -> None:
         self._ending -= 1
+        self._by_tag.pop(consumer.tag, None)
         self._basin.stir()
 
     def _cancelled(self, tag: str) -> None:
@@ -169,12 +173,20 @@ class Tap:
         self._basin.stir()
 
     def _pushed(self, message: Delivered) -> None:
-        self._came(message.consumer.partition("-")[0], message)
-
-    def _came(self, level: str, message: Delivered) -> None:
-        self.drawn[message.tag] = level
-        self._held[level] += 1
+        self.drawn[message.tag] = consumer = self._by_tag.get(message.consumer)
+        if consumer is not None:
+            consumer.held += 1
+            self._held[consumer.level] += 1
         self._basin.arrived(self, message)
+
+    def _got(self, message: Delivered) -> None:
+        self.drawn[message.tag] = None
+        self._basin.arrived(self, message)
+
+    def _done(self, consumer: _Consumer | None) -> None:
+        if consumer is not None:
+            consumer.held -= 1
+            self._held[consumer.level] -= 1
 
     @property
     def wary(self) -> bool:
@@ -182,10 +194,19 @@ class Tap:
         return trio.current_time() < self._wary_until
 
     def stale(self, since: float) -> list[Item]:
-        """Take out of stock what was pushed and lies there since then or longer; nothing more is pushed, for now."""
-        self._wary_until = trio.current_time() + _WARY
-        self.hush()
-        return self.stock.stale(since)
+        """Take out of stock what was pushed and lies there since then or longer.
+
+        First the server has to stop pushing where it would push more of the same; until it has, nothing is taken out.
+        """
+        for consumers in self._consumers.values():
+            # To one whose window is full nothing is under way.  What is under way to a consumer that ends comes back
+            # as if a session had died, so the others stay: they get what comes anew, in turn with other sessions'.
+            if consumers and all(each.opened and each.held >= each.window for each in consumers):
+                self._wary_until = trio.current_time() + _WARY
+                for each in consumers:
+                    self._cancel(each)
+                consumers.clear()
+        return [] if self._ending else self.stock.stale(since)
 
     # ----------------------------------------------------------------------------------------- acknowledging
 
@@ -198,11 +219,11 @@ class Tap:
         while self.drawn and (tag := next(iter(self.drawn))) in done:
             last = tag
             done.discard(tag)
-            self._held[self.drawn.pop(tag)] -= 1
+            self._done(self.drawn.pop(tag))
         if last:
             self.channel.ack(last, multiple=True)
         for tag in sorted(done):
-            self._held[self.drawn.pop(tag)] -= 1
+            self._done(self.drawn.pop(tag))
             self.channel.ack(tag)
 
 
