@@ -23,6 +23,7 @@ class RabbitMQ(Server):
       vhosts: virtual hosts beside ``/``.
       tls: the port speaks TLS only.
       options: any other lines of ``rabbitmq.conf``, as ``{"heartbeat": 2}``; they win.
+      settings: settings of the application itself, which ``rabbitmq.conf`` does not know: numbers by name.
     """
 
     name = "rabbitmq"
@@ -30,7 +31,7 @@ class RabbitMQ(Server):
     stop_within = 45.0
 
     def __init__(
-        self, ground, *, user="guest", password="guest", users=None, vhosts=(), tls=False, options=None
+        self, ground, *, user="guest", password="guest", users=None, vhosts=(), tls=False, options=None, settings=None
     ):  # fmt: skip
         super().__init__(ground, tls=tls)
         self._program = find_program("rabbitmq-server", "rabbitmq-server", *SCRIPTS)
@@ -40,6 +41,7 @@ class RabbitMQ(Server):
         self._users = {user: (password, ".*", ".*", ".*"), **(users or {})}
         self._vhosts = ["/", *vhosts]
         self._options = options or {}
+        self._settings = settings or {}
         self._distribution_port = ground.free_port()
         self._epmd, self._epmd_port = None, ground.free_port()
         home = self.folder / "home"
@@ -100,6 +102,8 @@ class RabbitMQ(Server):
         settings |= self._options
         lines = [f"{name} = {value}" for name, value in settings.items()]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        settings = ", ".join(f"{{{name}, {value}}}" for name, value in self._settings.items())
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{settings}]}}].\n")
         (self.folder / "definitions.json").write_text(json.dumps(self._definitions()))
         if self._epmd is None or self._epmd.poll() is not None:
             self._epmd = self.ground.spawn(
@@ -139,6 +143,7 @@ class RabbitMQ(Server):
             "RABBITMQ_PID_FILE": str(self.folder / "node.pid"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "enabled_plugins"),
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.folder / "advanced.config"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none"),
             # Quiet schedulers; and the shell scripts make way for Erlang itself, so that our process is the node.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
