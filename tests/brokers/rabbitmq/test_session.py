@@ -333,5 +333,24 @@ async def test_a_queue_that_is_no_quorum_queue_is_noticed_when_it_is_declared(ur
             with pytest.raises(BrokerRefusedError, match="x-queue-type"):
                 await session.declare(["classic"])
         finally:
-            for name in lines.names.all("classic"):
-                await lines.apart(partial(_call, commands.Queue.Delete(queue=name)))
+            with trio.move_on_after(10, shield=True):
+                for name in lines.names.all("classic"):
+                    await lines.apart(partial(_call, commands.Queue.Delete(queue=name)))
+
+
+async def test_a_mark_of_redelivery_alone_is_a_crash(url):
+    """RabbitMQ 4.3 and later: a lost session does not add to the count of deliveries."""
+    from trepid.brokers.rabbitmq.passport import HEADER, Passport
+    from trepid.wire.amqp import Delivered
+    from trepid.wire.amqp.frames import persistent
+
+    async with opened(url) as session:
+        lines = await session._supervisor.connection()
+        tap = await session._depot.tap(lines, "q")
+        now = await session.now()
+        message = Delivered(1_000_000, "", True, "")
+        message.properties = persistent(HEADER, Passport.of(publication("m"), 1, now).written())
+        message.body = b"{}"
+        session._depot.arrived(tap, message)
+        (delivery,) = await take(session)
+        assert (delivery.id, delivery.crashes, delivery.payload) == ("m", 1, b"{}")

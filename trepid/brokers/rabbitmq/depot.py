@@ -109,9 +109,10 @@ class Depot:
             self._bury_foreign(tap, message, now)
             return
         item = Item(tap, message.tag, papers, message.body)
-        if headers.get("x-delivery-count"):
-            # Once or more often is the same: what comes back is copied before it is leased again, so a session that
-            # dies over that has not started it.
+        if message.redelivered or headers.get("x-delivery-count"):
+            # Since RabbitMQ 4.3 a lost session no longer adds to the count, and only the mark is there.  Once or more
+            # often is the same: what comes back is copied before it is leased again, so a session that dies over that
+            # has not started it.
             life = lifecycle.elapse(replace(papers.life(LEASED), until=now), now)
             self._follow(item, life, now)
         elif papers.expires is not None and now >= papers.expires:
