@@ -7,7 +7,11 @@ from trepid.ports.capabilities import Capabilities
 
 
 def capabilities_of(version: str) -> Capabilities:
-    """Return what a server of a version can do; later ones are not asked for more."""
+    """Return what a server of a version can do; later ones are not asked for more.
+
+    The delay's resolution is that of a server that runs.  One that has crashed forwards what fell due meanwhile after
+    ``dead_letter_worker_publisher_confirm_timeout``, three minutes unless its operator has made it shorter.
+    """
     return Capabilities(
         engine=f"RabbitMQ {version}",
         durability="fsync",
