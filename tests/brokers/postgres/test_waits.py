@@ -66,6 +66,8 @@ async def test_a_session_behind_a_black_hole_answers_and_ends(postgres_server, q
                             with pytest.raises(BrokerLostError):
                                 await ask()
 
+                    await trio.lowlevel.checkpoint()
+
             proxy.black_hole(False)
             proxy.reset()
             with trio.fail_after(20):

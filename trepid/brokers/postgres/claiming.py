@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from trepid.brokers.postgres.schema import COLUMNS
+from trepid.brokers.postgres.schema import COLUMNS, NOW, TIME
 
 # What is to be known before anything is leased; the lock is shared by all that lease, and held until the commit.
 LOOK: Final = """
@@ -34,6 +34,14 @@ LANES: Final = """
                 ORDER BY m.priority DESC LIMIT 1)
         FROM lane WHERE lane.priority IS NOT NULL
     )"""
+
+
+def _at_once(statement: str) -> str:
+    """Return a statement on queue ``$1`` at the time ``$2`` as one on queue ``$2`` at the time of TIME."""
+    moved = statement.replace("$2", NOW).replace("$1", "$2")
+    return moved.replace("RECURSIVE lane", f"RECURSIVE {TIME}, lane")
+
+
 _CLAIM: Final = f"""
     WITH {LANES}, chosen AS MATERIALIZED (
         SELECT m.seq FROM lane CROSS JOIN LATERAL (
@@ -49,15 +57,19 @@ _CLAIM: Final = f"""
     RETURNING m.seq, m.id, m.deliveries, m.payload, m.priority, m.failures - m.spent_failures,
               m.crashes - m.spent_crashes, m.due, m.enqueued, m.stray_since, m.result_ttl, m.max_crashes"""
 CLAIM: Final = _CLAIM.replace("@unless", "")
-# The same where there may be something to be observed first, `LAPSED` or `OVERDUE`; then nothing is claimed.
-CLAIM_UNLESS_LATE: Final = _CLAIM.replace(
-    "@unless",
-    """
-                      AND coalesce((SELECT until > $2 FROM @.messages
-                                    WHERE queue = $1 AND state = 2 ORDER BY until LIMIT 1), true)
-                      AND coalesce((SELECT expires > $2 FROM @.messages
-                                    WHERE queue = $1 AND state < 2 AND expires IS NOT NULL
+# The same by the server's time, and only if there is nothing to be observed first, neither `LAPSED` nor `OVERDUE`.
+CLAIM_AT_ONCE: Final = (
+    _at_once(_CLAIM)
+    .replace("until = $5", f"until = {NOW} + $5")
+    .replace(
+        "@unless",
+        f"""
+                      AND coalesce((SELECT until > {NOW} FROM @.messages
+                                    WHERE queue = $2 AND state = 2 ORDER BY until LIMIT 1), true)
+                      AND coalesce((SELECT expires > {NOW} FROM @.messages
+                                    WHERE queue = $2 AND state < 2 AND expires IS NOT NULL
                                     ORDER BY expires LIMIT 1), true)""",
+    )
 )
 NEXT_DUE: Final = f"""
     WITH {LANES}
@@ -65,6 +77,7 @@ NEXT_DUE: Final = f"""
             ORDER BY due LIMIT 1) FROM lane
     UNION ALL
     SELECT (SELECT until FROM @.messages WHERE queue = $1 AND state = 2 ORDER BY until LIMIT 1)"""
+NEXT_DUE_AT_ONCE: Final = _at_once(NEXT_DUE)
 EXTEND: Final = """
     UPDATE @.messages m SET until = $2 WHERE m.seq = ANY($1::bigint[])"""
 HELD: Final = f"SELECT {COLUMNS} FROM @.messages WHERE state = 2 AND owner = $1 AND until > $2"

@@ -140,7 +140,7 @@ class Connected:
     def _text(self, statement: str) -> bytes:
         text = self._texts.get(statement)
         if text is None:
-            told = statement.replace("@now", self._clock.now()[0])
+            told = schema.told(statement, self._clock.now()[0])
             text = self._texts[statement] = schema.in_schema(told, self._address.schema).encode()
         return text
 

@@ -110,21 +110,36 @@ class Writer(Connected):
 
     def begin_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
         """Begin a transaction with some statements, in one round trip."""
-        ((server,),), *rows = self._twice(lambda: self._send((_BEGIN, _CLOCK, *steps)))[1:]
-        self._transaction = Transaction(self.run, self._clock.read(server))
+        return self._begun(self._twice(lambda: self._send((_BEGIN, _CLOCK, *steps))))
+
+    def commit_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Carry out some statements and commit, in one round trip."""
+        sweeping = self._sweeping(self._transaction.now)
+        rows = self._send((*steps, *sweeping, _COMMIT))
+        self._have_swept(sweeping, rows)
         return self._transaction, rows
 
-    def commit_with(self, *steps: Step) -> list[Rows]:
-        """Carry out some statements and commit, in one round trip."""
-        tx, now = self._transaction, time.monotonic()
-        sweeping: Sequence[Step] = ()
-        if now >= self._swept + _SWEEP_EVERY:
-            sweeping = keeping.sweeping(tx, _SWEPT_AT_LEAST + 2 * self._gone)
-        rows = self._send((*steps, *sweeping, _COMMIT))
-        if sweeping:
-            self._swept, self._gone = now, 0
-            self._deleted = bool(rows[-2]) and now >= self._cleared + _CLEAR_EVERY
-        return rows
+    def all_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Begin, carry out some statements, and commit, all in one round trip."""
+        self._connected()
+        sweeping = self._sweeping(self.floor())
+        tx, rows = self._begun(self._send((_BEGIN, _CLOCK, *steps, *sweeping, _COMMIT)))
+        self._have_swept(sweeping, rows)
+        return tx, rows
+
+    def _begun(self, rows: list[Rows]) -> tuple[Transaction, list[Rows]]:
+        _, ((server,),), *others = rows
+        self._transaction = Transaction(self.run, self._clock.read(server))
+        return self._transaction, others
+
+    def _sweeping(self, now: float) -> Sequence[Step]:
+        due = time.monotonic() >= self._swept + _SWEEP_EVERY
+        return keeping.sweeping(now, _SWEPT_AT_LEAST + 2 * self._gone) if due else ()
+
+    def _have_swept(self, steps: Sequence[Step], rows: list[Rows]) -> None:
+        if steps:
+            self._swept, self._gone = time.monotonic(), 0
+            self._deleted = bool(rows[-2]) and self._swept >= self._cleared + _CLEAR_EVERY
 
     def _clear_deleted(self) -> None:
         """Remove something of queues that were deleted; whatever stands against it, there will be another time."""

@@ -1,9 +1,9 @@
-"""The ordinary course of things in two round trips, however many ask: publishes, verdicts of success, and leases.
+"""The ordinary course of things in one or two round trips, however many ask: publishes, ends by success, and leases.
 
-The first begins a transaction and stores what is published; what has come meanwhile goes with the second: ends, leases
-and the commit, sent together and answered together.  Each statement guards itself: where a guard says that something
-is not ordinary, nothing is done about it, and the request goes the long way, by the rules, in a transaction after this
-one.
+Where something is published, the first begins a transaction and stores it.  What has come meanwhile goes with the last:
+ends, leases and the commit, sent together and answered together.  Each statement guards itself: where a guard says that
+something is not ordinary, nothing is done about it, and the request goes the long way, by the rules, in a transaction
+after this one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,12 @@ class Line(Protocol):
         """Begin a transaction with some statements, and return it, and their rows."""
         ...
 
-    def commit_with(self, *steps: Step) -> list[Rows]:
-        """Carry out some statements and commit; return their rows."""
+    def commit_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Carry out some statements and commit; return the transaction, and their rows."""
+        ...
+
+    def all_with(self, *steps: Step) -> tuple[Transaction, list[Rows]]:
+        """Begin, carry out some statements, and commit; return the transaction, and their rows."""
         ...
 
     def rollback(self) -> None:
@@ -113,17 +117,18 @@ class Express:
         insertion = self._insertion(given.publishes)
         if not (insertion or given.ends or given.leases):
             return [], 0, given.all
-        tx = self._begin(insertion)
-        if tx is None:
-            self._careful = _CAREFUL
-            return [], 0, given.all
         done: Done = []
+        news = 0
         if insertion:
+            if not self._publish(insertion):
+                self._careful = _CAREFUL
+                return [], 0, given.all
             done += [(each, outcome.Value(publishing.accepted(*each.args))) for each in given.publishes]
             given.publishes = []
-        given.add(more())
-        left = self._finish(tx, given, done)
-        return done, tx.news, [*given.publishes, *left, *given.others]
+            news = WORK
+            given.add(more())
+        tx, left = self._finish(given, done, begun=insertion is not None)
+        return done, news | tx.news, [*given.publishes, *left, *given.others]
 
     def _insertion(self, requests: Sequence[Request]) -> publishing.Insertion | None:
         if not requests:
@@ -133,33 +138,30 @@ class Express:
             return None
         return publishing.Insertion.of([item for request in requests for item in request.args[0]])
 
-    def _begin(self, insertion: publishing.Insertion | None) -> Transaction | None:
-        """Begin, storing what is published; None, and no transaction, if there is anything against it."""
-        if insertion is None:
-            return self._line.begin_with()[0]
-        tx, (places, objections) = self._line.begin_with(
+    def _publish(self, insertion: publishing.Insertion) -> bool:
+        """Begin, storing what is published; false, and no transaction, if there is anything against it."""
+        _, (places, objections) = self._line.begin_with(
             (statements.INSERT_NOW, (self._line.floor(), *insertion.columns)),
             (statements.OBJECTION, insertion.suspects),
         )
         if len(places) < insertion.number or objections[0][0]:
             self._line.rollback()
-            return None
-        tx.changes += 1
-        tx.news |= WORK
-        return tx
+            return False
+        return True
 
-    def _finish(self, tx: Transaction, given: _Sorted, done: Done) -> list[Request]:
+    def _finish(self, given: _Sorted, done: Done, *, begun: bool) -> tuple[Transaction, list[Request]]:
         """End and lease what can be, commit, and return the requests that are left."""
+        floor = self._line.floor()
         ends = settling.Successes([each for request in given.ends for each in request.args[0]])
-        steps = ends.steps(tx)
+        steps = ends.steps(floor)
         first = len(steps)
         asked: list[_Asked] = []
         for request in given.leases:
             (queue,) = request.args[0].queues
             ask = _Asked(request, self._keys.get(queue), queue in self._short)
             asked.append(ask)
-            steps += _lease_steps(tx, ask)
-        rows = self._line.commit_with(*steps)
+            steps += _lease_steps(floor, ask)
+        tx, rows = self._line.commit_with(*steps) if begun else self._line.all_with(*steps)
         left: list[Request] = []
         replies = iter(ends.replies(tx, rows[:first]))
         for request in given.ends:
@@ -177,7 +179,7 @@ class Express:
                 left.append(ask.request)
             else:
                 done.append((ask.request, outcome.Value(claim)))
-        return left
+        return tx, left
 
     def _claim(self, tx: Transaction, ask: _Asked, answers: Iterable[Rows]) -> leasing.Claim | None:
         """Return what a lease was granted; None if it must be looked at more closely."""
@@ -202,12 +204,12 @@ class Express:
         return leasing.Claim([], leasing.soonest(tx, due))
 
 
-def _lease_steps(tx: Transaction, ask: _Asked) -> list[Step]:
+def _lease_steps(floor: float, ask: _Asked) -> list[Step]:
     wish, _ = ask.request.args
     steps: list[Step] = [(claiming.LOOK, (list(wish.queues),))]
     if ask.key is not None:
-        given = (ask.key, tx.now, wish.limit, wish.owner, tx.now + wish.lease_for)
-        steps.append((claiming.CLAIM_UNLESS_LATE, given))
+        given = (floor, ask.key, wish.limit, wish.owner, wish.lease_for)
+        steps.append((claiming.CLAIM_AT_ONCE, given))
         if ask.next_due:
-            steps.append((claiming.NEXT_DUE, (ask.key, tx.now)))
+            steps.append((claiming.NEXT_DUE_AT_ONCE, (floor, ask.key)))
     return steps

@@ -68,7 +68,8 @@ class Guest:
             link.adapt_to(cursor.adapters)
 
             def run(statement: str, parameters: Sequence[Any] = ()) -> psycopg.RawCursor[Any]:
-                text = schema.in_schema(statement, self._address.schema).encode()
+                told = schema.told(statement, self._clock.now()[0])
+                text = schema.in_schema(told, self._address.schema).encode()
                 return cursor.execute(text, parameters or None)
 
             self._refuse_other_database(run)

@@ -157,11 +157,11 @@ def reap(tx: Transaction, limit: int) -> int:
     return tx.observe(keys) + sweep(tx, limit) + records.sweep(tx, limit)
 
 
-def sweeping(tx: Transaction, most: int) -> Sequence[tuple[str, Sequence[Any]]]:
-    """Return the statements that clear away some of what is to be forgotten; queues that were deleted take longer."""
+def sweeping(now: float, most: int) -> Sequence[tuple[str, Sequence[Any]]]:
+    """Return the statements that clear away what was to be forgotten by *now*; queues that were deleted take longer."""
     return (
-        (statements.SWEEP, (tx.remembered, tx.now, most)),
-        (statements.DROP_DEPARTED, (tx.now, most)),
+        (statements.SWEEP_AT_ONCE, (now, now, most)),
+        (statements.DROP_DEPARTED, (now, most)),
         (statements.DELETED_QUEUES, ()),
     )
 

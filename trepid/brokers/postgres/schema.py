@@ -118,6 +118,12 @@ VALUES (true, {VERSION}, md5(random()::text || clock_timestamp()::text || pg_bac
 MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _RECORDS}
 """From a version, the statements that make the next one of it."""
 
+TIME: Final = "t AS MATERIALIZED (SELECT @now AS now)"
+"""What a statement begins WITH that is sent before the time is known; ``$1`` is a time that is over, see ``told``."""
+
+NOW: Final = "(SELECT now FROM t)"
+"""The time in such a statement."""
+
 COLUMNS: Final = f"{LIFE_COLUMNS}, queue, id, publisher, publication, priority, enqueued, unique_key"
 """What is loaded as a row."""
 
@@ -136,6 +142,11 @@ def script(schema: str, version: int) -> tuple[str, ...]:
         for step in range(version, VERSION):
             statements += [*MIGRATIONS[step], f"UPDATE @.meta SET version = {step + 1}"]  # noqa: S608 - a number of ours
     return tuple(in_schema(statement, schema) for statement in statements)
+
+
+def told(statement: str, clock: str) -> str:
+    """Return a statement that knows the broker's time: an expression, of what ``$1`` may be a part."""
+    return statement.replace("@now", clock)
 
 
 def in_schema(statement: str, schema: str) -> str:

@@ -21,7 +21,7 @@ from trepid.rules.verdicts import Done
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication] = ()) -> list[Reply]:
     """End leases with verdicts, and publish what follows from the first."""
     successes = Successes(batch)
-    rows = [tx.run(statement, given).fetchall() for statement, given in successes.steps(tx)]
+    rows = [tx.run(statement, given).fetchall() for statement, given in successes.steps(tx.now)]
     settled = settle_others(tx, batch, successes.replies(tx, rows))
     if then and settled and settled[0] is Reply.APPLIED:
         publish(tx, then)
@@ -58,20 +58,20 @@ class Successes:
             else:
                 self._gone.append(settlement)
 
-    def steps(self, tx: Transaction) -> list[tuple[str, Sequence[Any]]]:
-        """Return the statements to be carried out; each says whom it has settled."""
+    def steps(self, floor: float) -> list[tuple[str, Sequence[Any]]]:
+        """Return the statements to be carried out, at a time not before *floor*; each says whom it has settled."""
         steps: list[tuple[str, Sequence[Any]]] = []
         if self._kept:
             verdicts = [verdict for _, verdict in self._kept]
             given = (
-                [tx.now + verdict.keep for verdict in verdicts],
+                [verdict.keep for verdict in verdicts],
                 [verdict.result for verdict in verdicts],
                 [verdict.unreadable for verdict in verdicts],
             )
             refs = _refs([settlement for settlement, _ in self._kept])
-            steps.append((statements.DONE, (tx.now, *refs, *given)))
+            steps.append((statements.DONE, (floor, *refs, *given)))
         if self._gone:
-            steps.append((statements.DONE_AND_GONE, (tx.now, *_refs(self._gone), tx.remembered)))
+            steps.append((statements.DONE_AND_GONE, (floor, *_refs(self._gone))))
         return steps
 
     def replies(self, tx: Transaction, rows: Iterable[Iterable[tuple[int]]]) -> list[Reply | None]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from trepid.brokers.postgres.schema import COLUMNS
+from trepid.brokers.postgres.schema import COLUMNS, NOW, TIME
 from trepid.brokers.sql.rows import LIFE_COLUMNS
+from trepid.rules.publishing import REMEMBERED
 
 _LIFE: Final = tuple(LIFE_COLUMNS.split(", "))
 _TYPES: Final = {
@@ -114,6 +115,8 @@ SWEEP: Final = f"""
         )) RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""
+# The same where it is only known what time is over.
+SWEEP_AT_ONCE: Final = SWEEP.replace(", $1\n", f", {NOW} + {REMEMBERED}\n").replace("WITH gone", f"WITH {TIME}, gone")
 CLEAR: Final = f"""
     WITH gone AS (
         DELETE FROM @.messages USING (
@@ -151,9 +154,7 @@ _INSERT: Final = """
     ON CONFLICT DO NOTHING RETURNING seq"""
 INSERT: Final = _INSERT.replace("@since + ", "").replace("@now", "$1")
 # The same where the time is not known yet: moments are seconds from now, by the clock that `Clock.now` names.
-INSERT_NOW: Final = "WITH t AS MATERIALIZED (SELECT @now AS now)" + _INSERT.replace(
-    "@since", "(SELECT now FROM t)"
-).replace("@now", "(SELECT now FROM t)")
+INSERT_NOW: Final = f"WITH {TIME}" + _INSERT.replace("@since", NOW).replace("@now", NOW)
 # What stands against messages although their ids were free among the live ones: something of the same id has ended,
 # or is left of a deleted queue, or the same publish belongs to something that is gone.  Asked after they are stored, in
 # a statement of its own: whoever stored the same before has committed by then, and is seen.
@@ -191,21 +192,21 @@ REMAINS: Final = """
 _REFS: Final = """
     unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]"""
 # Only the place is looked up by an index: the sums keep the planner from others, which it thinks short.
-_HELD: Final = """
+_HELD: Final = f"""
     q.name = g.queue AND m.queue + 0 = q.key AND m.seq = g.seq AND m.id = g.id AND m.deliveries = g.deliveries
-    AND m.state + 0 = 2 AND m.until > $1"""
+    AND m.state + 0 = 2 AND m.until > {NOW}"""
 # The commonest step of all: `lifecycle.settle` with Done, where `lifecycle.standing` says APPLIED.
 _DONE_LIFE: Final = {
     "state": "3",
     "owner": "NULL",
     "verdict": "'Done'",
     "settled": "m.deliveries",
-    "ended": "$1",
-    "forget": "m.keep",
+    "ended": NOW,
+    "forget": f"{NOW} + m.keep",
     "expires": "NULL",
 }
 DONE: Final = f"""
-    WITH m AS (
+    WITH {TIME}, m AS (
         DELETE FROM @.messages m
         USING {_REFS}, $6::float8[], $7::bytea[], $8::text[])
               AS g(queue, id, seq, deliveries, keep, result, unreadable), @.queues q
@@ -217,10 +218,10 @@ DONE: Final = f"""
     FROM m RETURNING seq"""
 # The same for messages of which nothing is to be kept.
 DONE_AND_GONE: Final = f"""
-    WITH gone AS (
+    WITH {TIME}, gone AS (
         DELETE FROM @.messages m USING {_REFS}) AS g(queue, id, seq, deliveries), @.queues q
         WHERE {_HELD} RETURNING m.seq, m.publisher, m.publication
-    ), {_DEPART.replace("$1", "$6")}
+    ), {_DEPART.replace("$1", f"{NOW} + {REMEMBERED}")}
     SELECT seq FROM gone"""
 
 # ------------------------------------------------------------------------------------------------------------ keeping
