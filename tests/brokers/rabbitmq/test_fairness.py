@@ -102,6 +102,7 @@ async def test_a_window_is_as_wide_as_the_free_room(url):
         widths = {level: sum(each.window for each in tap._consumers[level]) for level in ("high", "medium", "low")}
         assert widths["high"] <= 20
         assert widths["low"] <= 20
-        assert 25 <= widths["medium"] <= 40
+        # Of what is in work, some may have been fetched: that takes no room in a window.
+        assert tap._held["medium"] + 5 <= widths["medium"] <= 40
         for each in got:
             await settle(session, each, DONE)
