@@ -131,12 +131,7 @@ def parse(url: str) -> RedisAddress:
     if not rest.startswith("//"):
         raise wrong("two slashes are missing")
     rest, query = _queried(rest[2:])
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := options.keys() - _OPTIONS:
-        names = ", ".join(sorted(_OPTIONS))
-        # With an @ behind it, what looks like an option may be a part of a password.
-        which = "such option" if "@" in query else f"option {min(unknown)!r}"
-        raise BrokerURLError(shown, f"there is no {which}; known are {names}")
+    options = _options(query, shown)
     authority, slash, path = _split(rest)
     user, at, hosts = authority.rpartition("@")
     login = _login(user) if at else Login()
@@ -174,6 +169,16 @@ def parse(url: str) -> RedisAddress:
         options.get("allow_eviction", "0") not in ("0", "", "no", "false"),
         scheme,
     )
+
+
+def _options(query: str, shown: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := options.keys() - _OPTIONS:
+        names = ", ".join(sorted(_OPTIONS))
+        # With an @ behind it, what looks like an option may be a part of a password.
+        which = "such option" if "@" in query else f"option {min(unknown)!r}"
+        raise BrokerURLError(shown, f"there is no {which}; known are {names}")
+    return options
 
 
 def _shown(url: str) -> str:
