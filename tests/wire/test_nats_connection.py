@@ -1,5 +1,7 @@
 """A connection to NATS: logging in, TLS, several servers, lost and late replies, and a server that leaves."""
 
+from functools import partial
+
 import nkeys
 import pytest
 import trio
@@ -241,3 +243,18 @@ async def test_a_server_that_leaves_is_left(own_nats):
     async with dialler.dial() as connection:
         await connection.round_trip()
         assert str(other.port) in connection.name
+
+
+async def test_nonsense_behind_the_greeting_is_a_loss(nursery):
+    async def speak(stream):
+        async with stream:
+            await stream.send_all(
+                b'INFO {"server_id":"x","version":"2.9.10","headers":true,"jetstream":true}\r\nNONSENSE\r\n'
+            )
+            async for _ in stream:
+                pass
+
+    [listener] = await nursery.start(partial(trio.serve_tcp, speak, 0, host="127.0.0.1"))
+    with pytest.raises(BrokerLostError, match="makes no sense"), trio.fail_after(10):
+        async with dial(f"nats://127.0.0.1:{listener.socket.getsockname()[1]}"):
+            pytest.fail("it is open")

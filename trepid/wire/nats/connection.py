@@ -12,7 +12,7 @@ import trio
 
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.household import open_household
-from trepid.wire.link import Link
+from trepid.wire.link import Link, ProtocolError
 from trepid.wire.nats import protocol
 from trepid.wire.nats.protocol import Complaint, Event, Info, Message, Parser, Ping, Pong
 from trepid.wire.nats.questions import Answer, NoRespondersError, Question, Questions
@@ -251,7 +251,10 @@ class NatsConnection:
         link.send(protocol.connecting(options), protocol.subscribed(f"{self._inbox}.*", 1), self.ping())
         greeting = self._pongs[-1]
         if self._rest:
-            self.received(self._rest)
+            try:
+                self.received(self._rest)
+            except ProtocolError as exc:
+                raise BrokerLostError(f"{self.name}: the server sent what makes no sense: {exc}") from None
         try:
             with trio.fail_after(ANSWER_WITHIN):
                 await greeting.wait()
