@@ -51,7 +51,7 @@ async def leases_outlive_a_session(world: World) -> None:
     holds("a token that was never used", (new := await world.take()).token > b.token, (b, new))
 
 
-@case("cancel_running")
+@case("cancel_running", "expiry")
 async def a_request_to_cancel_outlives_a_session(world: World) -> None:
     """A cancel is durable once it has been answered."""
     await world.put()
