@@ -6,7 +6,7 @@
 
 import re
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -15,7 +15,6 @@ import trio.testing
 
 import trepid
 from benchmarks.places import places
-from trepid.brokers.assisted import AssistedBroker
 from trepid.brokers.postgres import PostgreSQLBroker
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.sqlite import SQLiteBroker
@@ -30,8 +29,6 @@ NAMES = {
     "postgres": "PostgreSQL",
     "rabbitmq": "RabbitMQ",
     "nats": "NATS",
-    "rabbitmq+redis": "RabbitMQ with Redis",
-    "nats+redis": "NATS with Redis",
 }
 CLOCKED = {"sqlite": SQLiteBroker, "redis": RedisBroker, "postgres": PostgreSQLBroker}
 """Engines whose time can be bent."""
@@ -68,14 +65,10 @@ class BentClock:
 
 
 @contextmanager
-def fresh_brokers(key, clock=None):
+def fresh_brokers(engine, clock=None):
     """Yield a function that makes a broker in an empty place each time; *clock* is for engines that take one."""
-    with ExitStack() as stack:
-        made = [_maker(engine, stack.enter_context(places(engine)), clock) for engine in key.split("+")]
-        if len(made) == 1:
-            yield made[0]
-        else:
-            yield lambda: AssistedBroker(made[0](), made[1]())
+    with places(engine) as fresh:
+        yield _maker(engine, fresh, clock)
 
 
 def _maker(engine, fresh, clock):

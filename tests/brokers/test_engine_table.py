@@ -7,7 +7,6 @@ import trepid
 from tests.brokers import engine_table
 from tests.brokers.engine_table import NAMES, PAGE, capabilities_of, rows, table_of
 from tests.brokers.places import fresh_url
-from trepid.brokers.assisted import AssistedBroker
 from trepid.connection.urls import broker_at
 
 
@@ -23,8 +22,7 @@ def broker(engine, request, tmp_path):
 
 @pytest.mark.parametrize("key", NAMES)
 async def test_the_page_says_what_the_engine_says(key, request, tmp_path):
-    parts = [broker(engine, request, tmp_path) for engine in key.split("+")]
-    capabilities = await capabilities_of(parts[0] if len(parts) == 1 else AssistedBroker(*parts))
+    capabilities = await capabilities_of(broker(key, request, tmp_path))
     column = list(NAMES).index(key) + 1
     written = {row[0]: row[column] for row in table_of(PAGE.read_text(encoding="utf-8"))}
     # The shared PostgreSQL of the tests does not wait for the disk, and the page was written with one that does.
