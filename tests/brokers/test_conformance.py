@@ -91,7 +91,8 @@ async def test_rabbitmq(name, rabbitmq_server):
     try:
         conformance = await check_broker(make_broker, cases=[name], tick=0.3)
     finally:
-        await rabbitmq_tools.demolish(*dict.fromkeys(urls))
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 30):
+            await rabbitmq_tools.demolish(*dict.fromkeys(urls))
     if name in RABBITMQ_KEEPS:
         assert conformance.passed == (name,), f"RabbitMQ can do it, and says otherwise: {conformance.unsupported}"
     else:

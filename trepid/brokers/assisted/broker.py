@@ -41,9 +41,7 @@ class AssistedBroker(Broker):
         async with self.main.open() as main, self.second.open() as second:
             can = main.capabilities
             if can.results != "none" and can.unique and can.cancel_waiting and can.cancel_running:
-                raise UnsupportedError(
-                    "a second engine for results", can.engine, "it keeps its results itself"
-                )
+                raise UnsupportedError("a second engine for results", can.engine, "it keeps its results itself")
             if not second.capabilities.records:
                 raise UnsupportedError(
                     "keeping results for another engine", second.capabilities.engine, "see the capability `records`"
