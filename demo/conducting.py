@@ -24,6 +24,7 @@ async def conduct(
     """
     survey, summary = None, None
     letters: list[tuple[str, str]] = []
+    again = set[str]()  # Jobs that wait for another attempt: not every engine counts them.
 
     async def index() -> None:
         nonlocal survey, summary
@@ -37,13 +38,20 @@ async def conduct(
         running.stop()
 
     async def end_of_jobs() -> None:
-        while (stats := await connection.stats(QUEUE)).live:
+        counted = connection.capabilities.exact_stats
+        while (stats := await connection.stats(QUEUE)).live or (again and not counted):
             screen.progressed(stats)
             await trio.sleep(0.1)
 
     def heed(event: object) -> None:
-        if isinstance(event, JobEnded) and event.outcome == "dead":
+        if not isinstance(event, JobEnded):
+            return
+        if event.outcome == "dead":
             letters.append((event.id, (event.error or "").partition(": ")[2]))
+        if event.outcome in ("retried", "released", "lost"):
+            again.add(event.id)
+        else:
+            again.discard(event.id)
 
     began = trio.current_time()
     hired = worker(library).options(handle_signals=(signal.SIGINT, signal.SIGTERM), observers=[heed])

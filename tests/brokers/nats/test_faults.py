@@ -142,16 +142,20 @@ async def test_a_worker_goes_on_when_the_server_returns(own_nats):
             await trio.sleep(1.5)
             await trio.to_thread.run_sync(server.start)
             more = trio.Event()
-            with trio.fail_after(5):
+            # Mostly within a second; but what was on its way to somebody when it died waits for its ack_wait.
+            with trio.fail_after(30):
                 while True:
                     try:
                         await connection.enqueue(actor.job(number))
                         break
                     except BrokerLostError:
                         await trio.sleep(0.05)
-                await more.wait()
+                while number not in ran:
+                    await more.wait()
+                    more = trio.Event()
         running.stop()
-    assert ran == [1, 2, 3]
+    # A server that was killed forgets what it deleted last, so a job may run again.
+    assert set(ran) == {1, 2, 3}
 
 
 async def test_a_lost_reply_to_a_publish_is_a_duplicate(nats_server):
