@@ -68,8 +68,8 @@ def poor(monkeypatch, *lacking, honest=True):
 
     for capability in lacking:
         for method in LACKING[capability][1]:
-            monkeypatch.setattr(memory._MemorySession, method, lambda *args, _of=method, **more: refuse(_of))
-    publish = memory._MemorySession.publish
+            monkeypatch.setattr(memory.MemorySession, method, lambda *args, _of=method, **more: refuse(_of))
+    publish = memory.MemorySession.publish
 
     async def poor_publish(self, batch):
         for item in batch:
@@ -79,7 +79,7 @@ def poor(monkeypatch, *lacking, honest=True):
                 await refuse("unique keys")
         return await publish(self, batch)
 
-    monkeypatch.setattr(memory._MemorySession, "publish", poor_publish)
+    monkeypatch.setattr(memory.MemorySession, "publish", poor_publish)
 
 
 @pytest.mark.parametrize("capability", LACKING)
@@ -110,8 +110,8 @@ async def test_all_failures_are_collected_with_case_expectation_and_what_happene
     async def queues(self):
         raise OSError("no list today")
 
-    monkeypatch.setattr(memory._MemorySession, "held", held)
-    monkeypatch.setattr(memory._MemorySession, "queues", queues)
+    monkeypatch.setattr(memory.MemorySession, "held", held)
+    monkeypatch.setattr(memory.MemorySession, "queues", queues)
     with pytest.raises(ExceptionGroup, match="memory: does not conform") as caught:
         await check_broker(MemoryBroker)
     assert all(isinstance(error, ConformanceError) for error in caught.value.exceptions)
@@ -129,7 +129,7 @@ async def test_a_case_that_hangs_is_a_failure(monkeypatch, autojump_clock):
     async def queues(self):
         await trio.sleep_forever()
 
-    monkeypatch.setattr(memory._MemorySession, "queues", queues)
+    monkeypatch.setattr(memory.MemorySession, "queues", queues)
     with pytest.raises(ExceptionGroup) as caught:
         await check_broker(MemoryBroker, cases=["declaring_again_changes_nothing"])
     (error,) = caught.value.exceptions

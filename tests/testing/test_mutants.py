@@ -8,10 +8,10 @@ import math
 import pytest
 from msgspec.structs import replace
 
-from trepid.brokers.memory import Ledger, MemoryBroker, looking, store
+from trepid.brokers.memory import Ledger, MemoryBroker, acceptance, looking, store
 from trepid.brokers.memory import ledger as ledger_module
 from trepid.brokers.memory.departed import Departed
-from trepid.brokers.memory.shelf import Lane, Shelf
+from trepid.brokers.memory.lanes import Lane, Lanes
 from trepid.rules import lifecycle
 from trepid.rules.life import LEASED, READY, CancelReply, Reply, State
 from trepid.rules.publishing import Plan, Publishing, plan
@@ -41,7 +41,7 @@ class Rules:
 
 
 def rules(monkeypatch, **replaced):
-    for module in (ledger_module, store):
+    for module in (ledger_module, acceptance, store):
         monkeypatch.setattr(module, "lifecycle", Rules(**replaced))
 
 
@@ -157,8 +157,8 @@ def a_return_goes_to_the_end(monkeypatch):
 
 @mutant
 def priority_is_ignored(monkeypatch):
-    real = Shelf.lane
-    monkeypatch.setattr(Shelf, "lane", lambda self, priority: real(self, 5))
+    real = Lanes.lane
+    monkeypatch.setattr(Lanes, "lane", lambda self, priority: real(self, 5))
 
 
 @mutant
@@ -328,7 +328,7 @@ def a_duplicate_is_stored_twice(monkeypatch):
         planned = plan(id, token, **rest)
         return Plan(Publishing.ACCEPTED, id) if planned.outcome is Publishing.DUPLICATE else planned
 
-    monkeypatch.setattr(ledger_module, "plan", twice)
+    monkeypatch.setattr(acceptance, "plan", twice)
 
 
 @mutant
@@ -368,7 +368,7 @@ def a_running_holder_is_replaced(monkeypatch):
     def ruthless(id, token, *, holder=None, **rest):
         return plan(id, token, holder=None if holder is None else (holder[0], READY), **rest)
 
-    monkeypatch.setattr(ledger_module, "plan", ruthless)
+    monkeypatch.setattr(acceptance, "plan", ruthless)
 
 
 # ------------------------------------------------------------------------------------------- results and removal

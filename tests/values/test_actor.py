@@ -9,6 +9,7 @@ from trepid.values.actor import Actor, ActorSettings
 from trepid.values.context import Context
 from trepid.values.envelope import arguments_of
 from trepid.values.job import Job
+from trepid.values.limits import Rate
 from trepid.values.queue import Priority, Queue
 from trepid.values.retry import ExponentialBackoff
 
@@ -59,6 +60,9 @@ SETTINGS = {
     "retry_policy": lambda n: n,
     "result_ttl": 5,
     "max_crashes": 2,
+    "concurrency": 4,
+    "rate": Rate(10, per=60),
+    "key": "path",
 }
 
 

@@ -17,7 +17,7 @@ normally), and otherwise that it is safe to repeat.  A connection with an unread
 from __future__ import annotations
 
 import abc
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -31,6 +31,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -39,6 +40,7 @@ from trepid.ports.messages import (
     Settlement,
 )
 from trepid.ports.records import Records
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
@@ -121,7 +123,7 @@ class Session(abc.ABC):
         """Store messages, durably, all in one step.
 
         An undeclared queue is a reply (``NO_QUEUE``), and then nothing of the batch is stored; neither is it if one
-        item conflicts (``CONFLICT``).
+        item conflicts (``CONFLICT``), or a queue has no room for all that would be new in it (``FULL``, for each).
         """
 
     def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:
@@ -145,9 +147,10 @@ class Session(abc.ABC):
     ) -> list[Delivery]:
         """Lease up to *limit* messages for *lease_for* seconds.
 
-        Within a queue strictly by priority, then due time, then order of publishing; queues take turns.  With nothing
-        to lease it waits up to *wait* seconds and then returns an empty list.  ``Cancelled`` means that no lease was
-        taken, unless the capability ``certain_cancellation`` says otherwise; then the worker asks :meth:`held`.
+        Within a queue strictly by priority, then due time, then order of publishing; queues take turns by their weight.
+        Messages behind a gate that lets none through are passed over.  With nothing to lease it waits up to *wait*
+        seconds and then returns an empty list.  ``Cancelled`` means that no lease was taken, unless the
+        capability ``certain_cancellation`` says otherwise; then the worker asks :meth:`held`.
 
         Args:
           queues: where to look; undeclared ones are empty.
@@ -167,7 +170,7 @@ class Session(abc.ABC):
 
         Args:
           batch: what to settle.
-          then: follow-ups, published in the same step if the first settlement is applied.
+          then: follow-ups, published in the same step if the first settlement is applied; a full queue takes them.
         """
 
     @abc.abstractmethod
@@ -242,43 +245,41 @@ class Session(abc.ABC):
         Correctness never depends on it: every operation observes the clock by itself.
         """
 
-    # ------------------------------------------------------------- for schedules, limits, progress and job nurseries
+    # ---------------------------------------------------------------------------------- limits, schedules, many ends
 
-    def watch(self, queue: str, ids: Sequence[str]) -> AsyncIterator[Any]:
-        """Yield changes of state, progress and requests to cancel, as they happen."""
-        raise self._unsupported("watching messages")
+    async def limit(self, limits: Sequence[Limit]) -> None:
+        """Set limits, each in place of an earlier one of its queue and family; see ``trepid.rules.gates``.
 
-    async def note(self, refs: Sequence[Ref], notes: Sequence[Any]) -> list[Reply]:
-        """Store progress, emitted values and saved states of leased messages."""
-        raise self._unsupported("notes on running jobs")
-
-    async def put_schedules(self, schedules: Sequence[Any]) -> None:
-        """Store schedules by name."""
-        raise self._unsupported("schedules")
-
-    async def drop_schedules(self, names: Sequence[str]) -> int:
-        """Forget schedules."""
-        raise self._unsupported("schedules")
-
-    async def schedules(self) -> list[Any]:
-        """Return the stored schedules."""
-        raise self._unsupported("schedules")
-
-    async def fire(self, firings: Sequence[Any]) -> list[Published]:
-        """Publish the messages of schedules, each instant once."""
-        raise self._unsupported("schedules")
-
-    async def limit(self, limits: Sequence[Any]) -> None:
-        """Set limits on concurrency, rate and size."""
+        Undeclared queues are left out.
+        """
         raise self._unsupported("limits")
 
-    async def open_scope(self, scope: str, lease_for: float) -> None:
-        """Lease a scope that jobs belong to; they are cancelled if the lease ends."""
-        raise self._unsupported("job scopes")
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        """Publish the messages of schedules, each instant once: a step for each, in order.
 
-    async def close_scope(self, scope: str, reason: str) -> None:
-        """Cancel what is left of a scope."""
-        raise self._unsupported("job scopes")
+        An instant that is no later than its mark is a DUPLICATE.  Otherwise the answer is that of :meth:`publish`, and
+        with ACCEPTED, DUPLICATE, and EXISTING unless the firing insists, the mark becomes the instant.  A mark that is
+        moved on or forgotten without a message is ACCEPTED.
+        """
+        raise self._unsupported("schedules")
+
+    async def marks(self, queue: str) -> dict[str, float]:
+        """Return the marks of a queue: by name, the last instant that was fired; none if it was never declared."""
+        raise self._unsupported("schedules")
+
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        """Return how some messages ended: those of *ids* that have ended, or are gone.
+
+        Waits up to *wait* seconds for a first one.  The default asks for each, ten times a second.
+        """
+        await trio.lowlevel.checkpoint()
+        give_up = trio.current_time() + wait
+        while True:
+            looks = {id: await self.result(queue, id) for id in ids}
+            found = {id: looks[id] for id in ids if looks[id] is not Absent.PENDING}
+            if found or (left := give_up - trio.current_time()) <= 0:
+                return found
+            await trio.sleep(min(0.1, left))
 
     def _unsupported(self, feature: str) -> UnsupportedError:
         return UnsupportedError(feature, self.capabilities.engine)

@@ -40,6 +40,10 @@ class Capabilities:
       pause: whether a queue can be paused for all workers.
       same_transaction: whether a job can be enqueued in the caller's own database transaction.
       certain_cancellation: whether a cancelled operation was surely not applied; else it is only safe to repeat.
+      limits: whether it keeps limits of concurrency, rate and size, and weights.
+      firing: whether an instant of a schedule is marked and published in one step (``atomic``), or published,
+        recognised if repeated, and then marked (``deduplicated``), or not at all.
+      holds: whether a unique key can outlive its message (``Unique.for_``).
       records: whether it can be the second engine of a broker that lacks results, unique keys or cancellation.
       virtual_time: whether it follows a Trio clock such as ``MockClock``.
     """
@@ -72,5 +76,8 @@ class Capabilities:
     pause: bool = True
     same_transaction: bool = False
     certain_cancellation: bool = True
+    limits: bool = True
+    firing: Literal["atomic", "deduplicated", "none"] = "atomic"
+    holds: bool = True
     records: bool = False
     virtual_time: bool = False

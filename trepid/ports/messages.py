@@ -30,6 +30,7 @@ class Publication(msgspec.Struct, frozen=True):
       unique: a key that at most one live message of the queue may hold.
       result_ttl: seconds to keep it once ended, or None if workers decide.
       max_crashes: how many expired leases make it poison, or None if workers decide.
+      gate: the gate that it has to pass besides that of its queue, if any; see ``trepid.rules.gates``.
     """
 
     queue: str
@@ -43,6 +44,29 @@ class Publication(msgspec.Struct, frozen=True):
     unique: Unique | None = None
     result_ttl: float | None = None
     max_crashes: int | None = None
+    gate: str | None = None
+
+
+class Firing(msgspec.Struct, frozen=True):
+    """One instant of a schedule, to be fired once by whoever comes first.
+
+    A queue keeps *marks*: names with the last instant that was fired under each.  A mark never goes back.
+
+    Attributes:
+      queue: where.
+      mark: the name; at most 200 characters.
+      instant: which one, in seconds since the epoch; None forgets the mark.
+      publication: the message, or None if the mark is only moved on.  Its id and its publish token are made of mark and
+        instant, so an engine that cannot do both in one step can recognise the second of two.
+      insist: whether the instant counts as unfired where the message was not stored because another one is alive
+        (``EXISTING``).
+    """
+
+    queue: str
+    mark: str
+    instant: float | None
+    publication: Publication | None = None
+    insist: bool = False
 
 
 class Ref(msgspec.Struct, frozen=True):
@@ -69,6 +93,7 @@ class Delivery(msgspec.Struct, frozen=True):
       stray_since: when it was first returned for want of its actor, if it was.
       result_ttl: as published.
       max_crashes: as published.
+      gate: the gate that it has passed, or None if only that of its queue.
     """
 
     queue: str
@@ -85,6 +110,7 @@ class Delivery(msgspec.Struct, frozen=True):
     stray_since: float | None = None
     result_ttl: float | None = None
     max_crashes: int | None = None
+    gate: str | None = None
 
     @property
     def ref(self) -> Ref:
@@ -157,6 +183,7 @@ class MessageView:
       owner: the worker run that holds its lease.
       errors: every failure so far, oldest first.
       unique: the unique key it was published with.
+      gate: the gate that it has to pass besides that of its queue.
       payload: its bytes.
     """
 
@@ -177,6 +204,7 @@ class MessageView:
     owner: str | None = None
     errors: tuple[Failure, ...] = ()
     unique: str | None = None
+    gate: str | None = None
     payload: bytes = attrs.field(default=b"", repr=False)
 
     @classmethod
@@ -191,6 +219,7 @@ class MessageView:
         payload: bytes,
         errors: tuple[Failure, ...],
         unique: str | None,
+        gate: str | None = None,
     ) -> MessageView:
         """Return the view of a message from its life, and from what was stored with it."""
         return cls(
@@ -211,6 +240,7 @@ class MessageView:
             owner=life.owner,
             errors=errors,
             unique=unique,
+            gate=gate,
             payload=payload,
         )
 

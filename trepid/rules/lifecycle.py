@@ -188,7 +188,7 @@ def settle(life: Life, token: Token, verdict: Verdict, now: float) -> tuple[Life
 
 
 def _settled_otherwise(life: Life, verdict: Verdict, now: float) -> tuple[Life, Reply]:
-    if isinstance(verdict, Withdrawn) and life.cancel is None:
+    if isinstance(verdict, Withdrawn) and life.cancel is None and verdict.reason is None:
         return life, Reply.NOT_ASKED
     ended = replace(life, owner=None, verdict=type(verdict).__name__, settled=life.deliveries)
     match verdict:
@@ -201,7 +201,8 @@ def _settled_otherwise(life: Life, verdict: Verdict, now: float) -> tuple[Life, 
                 ended, state=DEAD, failures=life.failures + 1, ended=now, reason=reason, forget=None, expires=None
             )
         case Withdrawn(keep=keep):
-            ended = _cancelled(replace(ended, withdrawals=life.withdrawals + 1), now, life.cancel or "", keep)
+            why = verdict.reason if life.cancel is None else life.cancel
+            ended = _cancelled(replace(ended, withdrawals=life.withdrawals + 1), now, why or "", keep)
         case Done():
             raise AssertionError("done by its caller")
     return elapse(ended, now), Reply.APPLIED

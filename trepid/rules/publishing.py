@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
-from trepid.rules.life import LEASED, LIVE, State
+from trepid.rules.life import LIVE, READY, SCHEDULED, State
 from trepid.values.unique import OnConflict
 
 PublishToken: TypeAlias = tuple[str, int]
@@ -29,6 +29,8 @@ class Publishing(enum.StrEnum):
     """Another live message holds the unique key, and the job wanted an error."""
     NO_QUEUE = "no queue"
     """The queue was never declared."""
+    FULL = "full"
+    """The queue has as many messages as it may have."""
     NOT_STORED = "not stored"
     """Nothing is wrong with it, but another item of its batch was refused."""
 
@@ -43,6 +45,10 @@ class Published(msgspec.Struct, frozen=True):
 
     outcome: Publishing
     id: str
+
+
+REFUSALS: Final = frozenset({Publishing.NO_QUEUE, Publishing.CONFLICT, Publishing.FULL})
+"""Outcomes with which nothing of a batch is stored."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -72,7 +78,8 @@ def plan(
       id: the message's id.
       token: which publish this is.
       namesake: the message that has the id now, if any: its publish and its state.
-      holder: the live message that holds the unique key, if any: its id and its state.
+      holder: the message that holds the unique key, if any: its id and its state.  One that has ended may still hold
+        it for a while (``Unique.for_``).
       on_conflict: what the job wants in that case.
     """
     if namesake is not None:
@@ -84,6 +91,22 @@ def plan(
         return Plan(Publishing.ACCEPTED, id)
     if on_conflict == "raise":
         return Plan(Publishing.CONFLICT, holder[0])
-    if on_conflict == "replace" and holder[1] is not LEASED:
+    if on_conflict == "replace" and holder[1] in (READY, SCHEDULED):
         return Plan(Publishing.ACCEPTED, id, withdraw=True)
     return Plan(Publishing.EXISTING, holder[0])
+
+
+def fired(outcome: Publishing, *, insist: bool) -> bool:
+    """Whether an instant of a schedule counts as fired, given what became of its message.
+
+    Args:
+      outcome: of publishing it.
+      insist: whether it shall be tried again where another message was alive instead.
+    """
+    match outcome:
+        case Publishing.ACCEPTED | Publishing.DUPLICATE:
+            return True
+        case Publishing.EXISTING:
+            return not insist
+        case _:
+            return False

@@ -58,11 +58,13 @@ class Returned(msgspec.Struct, frozen=True):
       delay: seconds until it is due again, or None to keep its place.
       reason: why: ``shutdown``, ``snooze``, ``unstarted``, ``no room`` or ``unknown actor``.
       started: whether the job had been started, which ends its ttl.
+      gate: the gate that it must pass from now on (see ``rules.gates``), ``""`` for none; None leaves that as it is.
     """
 
     delay: float | None = None
     reason: str = "shutdown"
     started: bool = True
+    gate: str | None = None
 
 
 class Buried(msgspec.Struct, frozen=True):
@@ -78,15 +80,18 @@ class Buried(msgspec.Struct, frozen=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """The job was cancelled while it ran, as had been asked for.
+    """The job was cancelled: as had been asked for, or on grounds that the message itself carries.
 
     Attributes:
-      error: what it raised while it was cancelled, if anything worth keeping.
       keep: how long the message stays readable, in seconds.
+      error: what it raised while it was cancelled, if anything worth keeping.
+      reason: the grounds, where nobody need have asked: ``deadline``, or that its job nursery is gone.  What somebody
+        asked for goes first.
     """
 
     keep: float
     error: Failure | None = None
+    reason: str | None = None
 
 
 Verdict: TypeAlias = Done | Failed | Returned | Buried | Withdrawn

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -24,6 +25,7 @@ from trepid.ports.messages import (
     Settlement,
 )
 from trepid.ports.records import Records, Step
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
@@ -129,32 +131,17 @@ class Relay(Session):
     async def reap(self, *, limit: int = 1000) -> int:
         return await self.carry("reap", partial(self.inner.reap, limit=limit))
 
-    def watch(self, queue: str, ids: Sequence[str]) -> AsyncIterator[Any]:
-        return self.inner.watch(queue, ids)
-
-    async def note(self, refs: Sequence[Ref], notes: Sequence[Any]) -> list[Reply]:
-        return await self.carry("note", partial(self.inner.note, refs, notes))
-
-    async def put_schedules(self, schedules: Sequence[Any]) -> None:
-        await self.carry("put_schedules", partial(self.inner.put_schedules, schedules))
-
-    async def drop_schedules(self, names: Sequence[str]) -> int:
-        return await self.carry("drop_schedules", partial(self.inner.drop_schedules, names))
-
-    async def schedules(self) -> list[Any]:
-        return await self.carry("schedules", self.inner.schedules)
-
-    async def fire(self, firings: Sequence[Any]) -> list[Published]:
-        return await self.carry("fire", partial(self.inner.fire, firings))
-
-    async def limit(self, limits: Sequence[Any]) -> None:
+    async def limit(self, limits: Sequence[Limit]) -> None:
         await self.carry("limit", partial(self.inner.limit, limits))
 
-    async def open_scope(self, scope: str, lease_for: float) -> None:
-        await self.carry("open_scope", partial(self.inner.open_scope, scope, lease_for))
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        return await self.carry("fire", partial(self.inner.fire, firings))
 
-    async def close_scope(self, scope: str, reason: str) -> None:
-        await self.carry("close_scope", partial(self.inner.close_scope, scope, reason))
+    async def marks(self, queue: str) -> dict[str, float]:
+        return await self.carry("marks", partial(self.inner.marks, queue))
+
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        return await self.carry("endings", partial(self.inner.endings, queue, ids, wait=wait))
 
 
 class _RelayedRecords(Records):
@@ -166,3 +153,6 @@ class _RelayedRecords(Records):
 
     async def carry_out(self, steps: Sequence[Step]) -> list[bytes | None]:
         return await self._relay.carry("records", partial(self._inner.carry_out, steps))
+
+    async def changed(self, key: str, known: bytes | None, *, wait: float) -> bytes | None:
+        return await self._relay.carry("records", partial(self._inner.changed, key, known, wait=wait))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypedDict, overload
 
 import attrs
@@ -13,8 +12,10 @@ from typing_extensions import TypeVar, Unpack
 from trepid.values.context import Context
 from trepid.values.durations import Duration, seconds
 from trepid.values.job import Job
+from trepid.values.limits import Rate, as_rate, checked_key, checked_limit, gate
 from trepid.values.names import checked_name
 from trepid.values.parameters import Parameters, compiled
+from trepid.values.placement import place_of
 from trepid.values.queue import Priority, Queue, as_queue
 from trepid.values.retry import ExponentialBackoff, RetryPolicy
 
@@ -39,6 +40,9 @@ class ActorSettings(TypedDict, total=False):
     retry_policy: RetryPolicy
     result_ttl: Duration | None
     max_crashes: int
+    concurrency: int | None
+    rate: Rate | None
+    key: str | None
 
 
 @attrs.frozen(init=False, eq=False, repr=False)
@@ -55,6 +59,9 @@ class Actor(Generic[P, T]):
       retry_policy: from the retry number (from 1) to the seconds to wait; it never travels with a job.
       result_ttl: how long a finished job stays readable, in seconds; a day where nobody says.
       max_crashes: how often a worker may die over one job before it is given up as poison.
+      concurrency: how many of its jobs may run at once in a queue, across all workers.
+      rate: how many of its jobs may start in a span of time in a queue, across all workers: ``Rate(100, per=60)``.
+      key: count both for each value of this argument separately, or, as ``"header:NAME"``, of a header.
       run_in: where it runs.  Sync functions: ``"thread"`` (the default) or ``"process"``.  Coroutine functions run in
         Trio; those of asyncio libraries with ``"asyncio"``.
       abandon_on_cancel: for thread functions: on timeout or shutdown leave the thread running and go on without it.
@@ -73,6 +80,9 @@ class Actor(Generic[P, T]):
     retry_policy: RetryPolicy
     result_ttl: float | None
     max_crashes: int
+    concurrency: int | None
+    rate: Rate | None
+    key: str | None
     run_in: Literal["trio", "thread", "process", "asyncio"]
     abandon_on_cancel: bool
     parameters: Parameters
@@ -125,6 +135,9 @@ class Actor(Generic[P, T]):
         retry_policy: RetryPolicy = ExponentialBackoff(),  # noqa: B008 - an immutable value
         result_ttl: Duration | None = None,
         max_crashes: int = MAX_CRASHES,
+        concurrency: int | None = None,
+        rate: Rate | None = None,
+        key: str | None = None,
     ) -> None:
         called = _name(fn, name)
         if not callable(retry_policy):
@@ -144,7 +157,10 @@ class Actor(Generic[P, T]):
             "retry_policy": retry_policy,
             "result_ttl": said.result_ttl,
             "max_crashes": MAX_CRASHES if said.max_crashes is None else said.max_crashes,
-            "run_in": _place(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
+            "concurrency": checked_limit(concurrency, "concurrency"),
+            "rate": as_rate(rate),
+            "key": _key(called, key, rate, concurrency, parameters),
+            "run_in": place_of(fn, called, run_in, parameters, abandon_on_cancel=abandon_on_cancel),
             "abandon_on_cancel": abandon_on_cancel,
             "parameters": parameters,
         }
@@ -168,7 +184,7 @@ class Actor(Generic[P, T]):
             self.parameters.signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise TypeError(f"actor {self.name!r}: {exc}") from None
-        return Job(
+        job = Job(
             self.name,
             args=args,
             kwargs=kwargs,
@@ -180,6 +196,24 @@ class Actor(Generic[P, T]):
             max_crashes=self.max_crashes,
             read_result=self.parameters.read_result,
         )
+        return job.options(gate=self.gate(args, kwargs, job.headers)) if self.limited else job
+
+    @property
+    def limited(self) -> bool:
+        """Whether it limits how many of its jobs may run or start."""
+        return self.concurrency is not None or self.rate is not None
+
+    def gate(self, args: Sequence[object], kwargs: Mapping[str, object], headers: Mapping[str, str]) -> str | None:
+        """Return the gate that a job with these arguments, which fit the signature, has to pass."""
+        if not self.limited:
+            return None
+        if self.key is None:
+            return self.name
+        if self.key.startswith("header:"):
+            return gate(self.name, headers.get(self.key.removeprefix("header:"), ""))
+        bound = self.parameters.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return gate(self.name, bound.arguments[self.key])
 
     def options(self, **changes: Unpack[ActorSettings]) -> Actor[P, T]:
         """Return an actor of the same function with some settings changed."""
@@ -208,37 +242,18 @@ def _name(fn: object, name: str | None) -> str:
     return checked_name(own, "actor name")
 
 
-def _plain(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function whose flags tell what calling *fn* will do."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    if not inspect.isroutine(fn) and not inspect.isclass(fn):
-        called: Callable[..., Any] = type(fn).__call__
-        return called
-    return fn
-
-
-def _place(
-    fn: Callable[..., Any], name: str, run_in: str | None, parameters: Parameters, *, abandon_on_cancel: bool
-) -> Literal["trio", "thread", "process", "asyncio"]:
-    """Decide where *fn* runs, or say why it cannot."""
-    plain = _plain(fn)
-    if inspect.isasyncgenfunction(plain) or inspect.isgeneratorfunction(plain):
-        raise TypeError(f"actor {name!r}: a generator cannot be an actor; return a list, or enqueue a job per item")
-    if inspect.iscoroutinefunction(plain):
-        if run_in not in (None, "asyncio"):
-            raise TypeError(f"actor {name!r}: a coroutine function runs in Trio; run_in={run_in!r} is for sync ones")
-        if abandon_on_cancel:
-            raise TypeError(f"actor {name!r}: abandon_on_cancel is for functions that run in a thread")
-        return "asyncio" if run_in == "asyncio" else "trio"
-    if run_in == "process":
-        if abandon_on_cancel:
-            raise TypeError(f"actor {name!r}: a process is killed, never abandoned; drop abandon_on_cancel")
-        if parameters.takes_context:
-            raise TypeError(f"actor {name!r}: a Context cannot travel to another process; take plain arguments")
-        if "<locals>" in getattr(plain, "__qualname__", "") or getattr(plain, "__name__", "") == "<lambda>":
-            raise TypeError(f"actor {name!r}: a process needs a function that can be imported, not a local one")
-        return "process"
-    if run_in in (None, "thread"):
-        return "thread"
-    raise TypeError(f"actor {name!r}: a sync function runs in 'thread' or 'process', not in {run_in!r}")
+def _key(actor: str, key: str | None, rate: Rate | None, concurrency: int | None, parameters: Parameters) -> str | None:
+    """Decide what the limits of an actor are counted by."""
+    own = None if rate is None else rate.key
+    if own is not None and key is not None and own != key:
+        raise ValueError(f"actor {actor!r}: key={key!r} and the rate's key={own!r} differ; limits count by one key")
+    key = key if own is None else own
+    if key is None:
+        return None
+    if rate is None and concurrency is None:
+        raise ValueError(f"actor {actor!r}: a key without concurrency or rate limits nothing")
+    if not checked_key(key).startswith("header:"):
+        found = parameters.signature.parameters.get(key)
+        if found is None or found.kind in (found.VAR_POSITIONAL, found.VAR_KEYWORD):
+            raise ValueError(f"actor {actor!r}: it has no argument {key!r} to count its jobs by")
+    return key

@@ -3,9 +3,10 @@
 Version 1 is one JSON object::
 
     {"v": 1, "actor": "greet", "args": ["Trio"], "kwargs": {"mark": "!"},
-     "retries": 3, "timeout": 30.0, "headers": {"trace": "4bf9"}}
+     "retries": 3, "timeout": 30.0, "headers": {"trace": "4bf9"}, "scope": "8f3a", "until": 1764979200.0}
 
 Only ``v`` and ``actor`` are required.  ``retries`` and ``timeout`` (seconds) are left out where the job does not say.
+``scope`` is the job nursery that it belongs to, ``until`` the deadline that it inherited, in seconds since the epoch.
 Readers ignore members they do not know, so that later versions may add some; a change that old readers must not
 ignore gets a new ``v``.  What the *broker* acts on (id, queue, priority, due time) is not in here but beside it.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import msgspec.structs
 
 from trepid.errors import EnvelopeError
 from trepid.values import codec
@@ -36,6 +38,8 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     retries: int | None = None
     timeout: float | None = None
     headers: dict[str, str] = {}
+    scope: str | None = None
+    until: float | None = None
 
     @property
     def bare(self) -> bool:
@@ -80,6 +84,11 @@ def seal(
         return _ENCODER.encode(envelope)
     except UnicodeEncodeError as exc:  # which cannot be raised again with a text of one's own
         raise ValueError(f"headers: {exc}") from exc
+
+
+def tethered(payload: bytes, scope: str, until: float | None) -> bytes:
+    """Return an envelope whose job belongs to a job nursery, and inherits its deadline."""
+    return _ENCODER.encode(msgspec.structs.replace(_ENVELOPES.decode(payload), scope=scope, until=until))
 
 
 def _encoded(values: tuple[object, ...] | dict[str, object], what: str) -> bytes:

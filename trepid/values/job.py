@@ -13,6 +13,7 @@ from typing_extensions import TypeVar, Unpack
 from trepid.errors import PayloadTooLargeError
 from trepid.values import codec, envelope
 from trepid.values.durations import Duration, seconds
+from trepid.values.limits import checked_gate
 from trepid.values.names import checked_id, checked_name
 from trepid.values.queue import Priority, Queue, as_priority, as_queue
 from trepid.values.unique import Unique
@@ -41,6 +42,7 @@ class JobOptions(TypedDict, total=False):
     result_ttl: Duration | None
     headers: Mapping[str, str]
     max_crashes: int | None
+    gate: str | None
 
 
 def _count(value: int | None, name: str, least: int) -> int | None:
@@ -117,6 +119,8 @@ class Job(Generic[T]):
       result_ttl: how long the finished message stays readable, in seconds; 0 keeps nothing.
       headers: small texts that travel with it, such as trace ids.
       max_crashes: how often a worker may die over it before it is given up as poison.
+      gate: which limit it counts towards; :meth:`Actor.job` sets it where the actor has one.  What is missing or wrong
+        here, the first worker that meets the message puts right.
 
     Raises:
       TypeError, ValueError: if a field breaks its rule, or an argument cannot be written as JSON.
@@ -138,6 +142,7 @@ class Job(Generic[T]):
     result_ttl: float | None
     headers: Mapping[str, str]
     max_crashes: int | None
+    gate: str | None
     read_result: Callable[[bytes], T] = attrs.field(eq=False, repr=False)
     """How the result is read back; :meth:`Actor.job` sets it from the return annotation."""
     payload: bytes = attrs.field(eq=False, repr=False)
@@ -161,6 +166,7 @@ class Job(Generic[T]):
         result_ttl: Duration | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
         max_crashes: int | None = None,
+        gate: str | None = None,
         read_result: Callable[[bytes], T] = codec.decode,
     ) -> None:
         if delay is not None and deferred_until is not None:
@@ -183,6 +189,7 @@ class Job(Generic[T]):
             "result_ttl": _span(result_ttl, "result_ttl"),
             "headers": _headers(headers),
             "max_crashes": _count(max_crashes, "max_crashes", 1),
+            "gate": None if gate is None else checked_gate(gate),
             "read_result": read_result,
         }
         for field, value in fields.items():

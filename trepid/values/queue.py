@@ -6,7 +6,10 @@ import enum
 
 import attrs
 
+from trepid.values.limits import Rate, as_rate, checked_limit
 from trepid.values.names import checked_name
+
+_HEAVIEST = 1000
 
 
 class Priority(enum.IntEnum):
@@ -19,19 +22,41 @@ class Priority(enum.IntEnum):
 
 @attrs.frozen
 class Queue:
-    """The name of a place where messages wait.
+    """The name of a place where messages wait, and the limits that it is declared with.
 
-    A plain string serves wherever a queue is taken.  Declaring a queue makes it exist on a broker; declaring it
-    again changes nothing.
+    A plain string serves wherever a queue is taken.  Declaring a queue makes it exist on a broker.  Declaring it again
+    by name alone changes nothing; declared with any setting, the queue has the settings given, and no others.
 
     Args:
       name: matches ``[A-Za-z_][A-Za-z0-9_.-]*``, at most 100 characters.
+      max_size: how many messages may wait or run in it; enqueuing then waits for room, or is refused.
+      weight: its share where several queues have messages for a worker, 1 to 1000; 1 where nothing is said.
+      concurrency: how many of its messages may run at once, across all workers.
+      rate: how many of its messages may start in a span of time, across all workers.
+
+    Raises:
+      TypeError, ValueError: if a field breaks its rule.
     """
 
     name: str = "default"
+    max_size: int | None = attrs.field(default=None, kw_only=True)
+    weight: int | None = attrs.field(default=None, kw_only=True)
+    concurrency: int | None = attrs.field(default=None, kw_only=True)
+    rate: Rate | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         checked_name(self.name, "queue name")
+        checked_limit(self.max_size, "max_size")
+        checked_limit(self.concurrency, "concurrency")
+        if (checked_limit(self.weight, "weight") or 1) > _HEAVIEST:
+            raise ValueError(f"weight must be 1 to {_HEAVIEST}, not {self.weight}")
+        if (rate := as_rate(self.rate)) is not None and rate.key is not None:
+            raise ValueError("the rate of a queue counts all its messages; a key belongs to the rate of an actor")
+
+    @property
+    def settled(self) -> bool:
+        """Whether it says anything but its name."""
+        return (self.max_size, self.weight, self.concurrency, self.rate) != (None, None, None, None)
 
     def __str__(self) -> str:
         return self.name

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from trepid.brokers.memory.shelf import N_DONE, N_LEASED, N_READY, ORDINAL, Row, Shelf
-from trepid.brokers.memory.store import Store
+from trepid.brokers.memory.acceptance import Acceptance
+from trepid.brokers.memory.passing import Passing
+from trepid.brokers.memory.shelf import N_DONE, N_LEASED, N_READY, Row, Shelf
 from trepid.ports.messages import Delivery, Extension, Publication, Ref, Settlement
 from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, DONE, LEASED, READY, CancelReply, Life, Reply, State
-from trepid.rules.publishing import Plan, Published, Publishing, plan
-from trepid.rules.verdicts import Done
+from trepid.rules.gates import Limit, share, shares
+from trepid.rules.life import DEAD, LEASED, CancelReply, Life, Reply, State
+from trepid.rules.verdicts import Done, Returned
 
 
 class _Grant(NamedTuple):
@@ -29,85 +30,12 @@ class _Grant(NamedTuple):
     deadline: float
 
 
-class Ledger(Store):
+class Ledger(Acceptance):
     """The operations of a memory broker, each one step."""
 
     def __init__(self) -> None:
         super().__init__()
         self._turn = 0
-
-    # ------------------------------------------------------------------------------------------------- publishing
-
-    def publish(self, batch: Sequence[Publication], now: float) -> list[Published]:
-        """Store messages, all or none."""
-        plans = self._plans(batch)
-        if any(p.outcome in (Publishing.NO_QUEUE, Publishing.CONFLICT) for p in plans):
-            return [
-                Published(Publishing.NOT_STORED if p.outcome is Publishing.ACCEPTED else p.outcome, p.id) for p in plans
-            ]
-        for publication, planned in zip(batch, plans, strict=True):
-            if planned.outcome is Publishing.ACCEPTED:
-                self._insert(publication, planned, now)
-        return [Published(p.outcome, p.id) for p in plans]
-
-    def _plans(self, batch: Sequence[Publication]) -> list[Plan]:
-        plans: list[Plan] = []
-        # What earlier items of this batch will have stored, once it is stored.
-        names: dict[tuple[str, str], tuple[tuple[str, int], State]] = {}
-        holders: dict[tuple[str, str], tuple[str, State]] = {}
-        for item in batch:
-            shelf = self.shelves.get(item.queue)
-            if shelf is None:
-                plans.append(Plan(Publishing.NO_QUEUE, item.id))
-                continue
-            namesake = names.get((item.queue, item.id)) if names else None
-            if namesake is None and (row := shelf.rows.get(item.id)) is not None:
-                namesake = (row.token, row.life.state)
-            if self.departed.holds(item.token):  # also if a later publish has taken over the id
-                namesake = (item.token, DONE)
-            if item.unique is None:
-                planned = plan(item.id, item.token, namesake=namesake)
-            else:
-                key = item.unique.key
-                holder = holders.get((item.queue, key))
-                if holder is None and (row := shelf.uniques.get(key)) is not None:
-                    holder = (row.id, row.life.state)
-                planned = plan(
-                    item.id, item.token, namesake=namesake, holder=holder, on_conflict=item.unique.on_conflict
-                )
-                if planned.insert:
-                    holders[item.queue, key] = (item.id, READY)
-            plans.append(planned)
-            if planned.insert and len(batch) > 1:
-                names[item.queue, item.id] = (item.token, READY)
-        return plans
-
-    def _insert(self, item: Publication, planned: Plan, now: float) -> None:
-        shelf = self.shelves[item.queue]
-        key = None if item.unique is None else item.unique.key
-        if planned.withdraw and key is not None:
-            holder = shelf.uniques[key]
-            self.moved(holder, lifecycle.cancel(holder.life, f"replaced by {item.id}", now)[0], now)
-        old = shelf.rows.get(item.id)
-        if old is not None:
-            self.remove(old, now)
-        due = item.due if item.due is not None else now + (item.delay or 0.0)
-        life = lifecycle.born(
-            next(self.seq), now, due, ttl=item.ttl, max_crashes=item.max_crashes, result_ttl=item.result_ttl
-        )
-        row = Row(shelf, item.id, item.token, item.payload, item.priority, now, key, life)
-        shelf.rows[item.id] = row
-        if key is not None:
-            shelf.uniques[key] = row
-        if life.expires is not None:
-            self.ttl.add(life.expires, row)
-        shelf.counts[ORDINAL[life.state]] += 1
-        if life.state is READY:
-            shelf.lane(item.priority).append(row)
-            self.stirred = True
-        else:
-            self.due.add(life.due, row)
-            self.stirred = True  # a sleeping worker must learn of an earlier moment to wake up
 
     # ---------------------------------------------------------------------------------------------------- leasing
 
@@ -118,24 +46,29 @@ class Ledger(Store):
         open_shelves = [s for q in queues if (s := self.shelves.get(q)) is not None and not s.paused]
         if len(open_shelves) > 1:
             self._turn += 1
-            start = self._turn % len(open_shelves)
+            start, _ = shares([shelf.weight for shelf in open_shelves], self._turn)
             open_shelves = open_shelves[start:] + open_shelves[:start]
         until = now + lease_for
         grant = _Grant(owner, until, now, deadline)
         taken: list[Delivery] = []
         # Each queue may give its share; what is left over goes round again.
         while open_shelves and len(taken) < limit:
-            share = -(-(limit - len(taken)) // len(open_shelves))
-            open_shelves = [s for s in open_shelves if self._take(s, min(share, limit - len(taken)), grant, taken)]
+            room, weights = limit - len(taken), sum(shelf.weight for shelf in open_shelves)
+            open_shelves = [
+                shelf
+                for shelf in open_shelves
+                if self._take(shelf, min(share(room, shelf.weight, weights), limit - len(taken)), grant, taken)
+            ]
         if taken:
             self.first_expiry = min(self.first_expiry, until)
         return taken
 
-    def _take(self, shelf: Shelf, share: int, grant: _Grant, taken: list[Delivery]) -> bool:
-        """Lease up to *share* messages of one queue; return whether it may have more."""
+    def _take(self, shelf: Shelf, most: int, grant: _Grant, taken: list[Delivery]) -> bool:
+        """Lease up to *most* messages of one queue; return whether it may have more."""
         owner, until, now, deadline = grant
-        for _ in range(share):
-            row = shelf.pop()
+        passing = Passing(shelf, now)
+        for _ in range(most):
+            row = passing.next()
             if row is None:
                 return False
             old = row.life
@@ -163,6 +96,7 @@ class Ledger(Store):
                     life.stray_since,
                     life.result_ttl,
                     life.max_crashes,
+                    row.gate,
                 )
             )
         return True
@@ -202,11 +136,21 @@ class Ledger(Store):
                     failure = lifecycle.failure_of(verdict, life, now)
                     if failure is not None:
                         row.errors = (*row.errors, failure)
+                    if type(verdict) is Returned and verdict.gate is not None:
+                        self._regate(row, verdict.gate or None)
                     self.moved(row, life, now)
             replies.append(reply)
         if then and replies and replies[0] is Reply.APPLIED:
-            self.publish(then, now)
+            self.publish(then, now, bounded=False)
         return replies
+
+    def _regate(self, row: Row, gate: str | None) -> None:
+        """Put a leased message behind another gate."""
+        if row.gate is not None:
+            row.shelf.gate(row.gate).running -= 1
+        row.gate = gate
+        if gate is not None:
+            row.shelf.gate(gate).running += 1
 
     def _done(self, row: Row, life: Life, verdict: Done, now: float) -> None:
         """The commonest move of all, without detours."""
@@ -214,6 +158,10 @@ class Ledger(Store):
         shelf = row.shelf
         del self.leased[life.seq]
         shelf.counts[N_LEASED] -= 1
+        if row.gate is not None:
+            shelf.gate(row.gate).running -= 1
+        if shelf.limits:
+            self.stirred = True  # somebody else may pass now
         if row.unique is not None and shelf.uniques.get(row.unique) is row:
             del shelf.uniques[row.unique]
         if row.watched:
@@ -278,3 +226,15 @@ class Ledger(Store):
     def held(self, owner: str) -> list[Ref]:
         """Return the leases of an owner."""
         return [Ref(row.shelf.name, row.id, row.life.token) for row in self.leased.values() if row.life.owner == owner]
+
+    def limit(self, limits: Iterable[Limit]) -> None:
+        """Set limits."""
+        for limit in limits:
+            shelf = self.shelves.get(limit.queue)
+            if shelf is None:
+                continue
+            if limit.void:
+                shelf.limits.pop(limit.family, None)
+            else:
+                shelf.limits[limit.family] = limit
+            self.stirred = True

@@ -18,6 +18,7 @@ def view(row: Row) -> MessageView:
         payload=row.payload,
         errors=row.errors,
         unique=row.unique,
+        gate=row.gate,
     )
 
 

@@ -1,20 +1,18 @@
 """The Trio front of the pure core."""
 
+# ruff: noqa: D102 - the port says what each operation promises
+
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from typing import final
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
 from trepid.brokers.memory import looking
-from trepid.brokers.memory.ledger import Ledger
 from trepid.brokers.memory.records import MemoryRecords
-from trepid.brokers.memory.shelf import overstays
-from trepid.ports.broker import Broker, Session
+from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
     Absent,
@@ -22,6 +20,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -29,118 +28,18 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
-from trepid.rules.life import LEASED, CancelReply, Reply, State
+from trepid.rules.gates import Limit
+from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
+
+if TYPE_CHECKING:
+    from trepid.brokers.memory.broker import MemoryBroker
 
 _CAPABILITIES = Capabilities("memory", "none", "messages live in this process", records=True, virtual_time=True)
 
 
-@final
-class MemoryBroker(Broker):
-    """A broker inside this process, on Trio's clock: for tests, and for work that need not outlive the program.
-
-    It keeps its messages between the connections of one ``trio.run``.  It never polls: waiting calls wake at the very
-    moment a message is published or becomes due, so every rule about time can be tested with ``MockClock``.
-
-    Args:
-      wall_clock: says what time it is, in seconds since the epoch, when the broker is first opened; a test that is
-        about dates gives its own.
-    """
-
-    def __init__(self, *, wall_clock: Callable[[], float] = time.time) -> None:
-        self._wall_clock = wall_clock
-        self._ledger = Ledger()
-        self.records = MemoryRecords(self.now)
-        self._bell = trio.Event()
-        self._listeners = 0
-        self._question = trio.Event()
-        self._endings: dict[tuple[str, str], trio.Event] = {}
-        # Its time is Trio's, counted from one look at the wall clock; so dates mean something, and time never jumps.
-        self._run: object = None
-        self._epoch = 0.0
-
-    def __str__(self) -> str:
-        return "memory:"
-
-    @asynccontextmanager
-    async def open(self) -> AsyncGenerator[Session]:
-        """Open a session on these messages.
-
-        Raises:
-          RuntimeError: if the broker was used in another ``trio.run``: its clock, and so its due times, ended there.
-        """
-        await trio.lowlevel.checkpoint()
-        run = trio.lowlevel.current_trio_token()
-        if self._run is None:
-            self._run, self._epoch = run, self._wall_clock() - trio.current_time()
-        elif self._run is not run:
-            raise RuntimeError("a MemoryBroker belongs to one trio.run; make a new one for each")
-        yield _MemorySession(self)
-
-    # ----------------------------------------------------------------------------- for the sessions, in one thread
-
-    def now(self) -> float:
-        """Return the broker's time, after letting the past happen."""
-        now = self._epoch + trio.current_time()
-        self._ledger.advance(now)
-        return now
-
-    def tell(self) -> None:
-        """Wake whoever waits for what has just changed."""
-        ledger = self._ledger
-        if ledger.stirred:
-            ledger.stirred = False
-            if self._listeners:
-                self._bell.set()
-                self._bell = trio.Event()
-        if ledger.questioned:
-            ledger.questioned = False
-            self._question.set()
-            self._question = trio.Event()
-        if ledger.watched:
-            for row in ledger.watched:
-                event = self._endings.pop((row.shelf.name, row.id), None)
-                if event is not None:
-                    event.set()
-            ledger.watched.clear()
-
-    async def stir(self, until: float) -> None:
-        """Wait until a message may have become leasable, or until a moment on Trio's clock."""
-        wake = min(until, self._ledger.next_change() - self._epoch)
-        self._listeners += 1
-        try:
-            with trio.CancelScope(deadline=wake):
-                await self._bell.wait()
-        finally:
-            self._listeners -= 1
-
-    async def ask(self, until: float) -> None:
-        """Wait until a running message was asked to stop, or until a moment on Trio's clock."""
-        with trio.CancelScope(deadline=until):
-            await self._question.wait()
-
-    async def end(self, queue: str, id: str, until: float) -> None:
-        """Wait until a message may have ended, or until a moment on Trio's clock."""
-        row = self._ledger.row(queue, id)
-        if row is None:
-            await trio.lowlevel.checkpoint()
-            return
-        row.watched = True
-        event = self._endings.setdefault((queue, id), trio.Event())
-        # Time alone may end it (a ttl, a crash too many), and nobody else need be awake to see that.  Only its own time
-        # counts, and its every move is told: many may wait, and much may happen to others.
-        moment = row.life.until if row.life.state is LEASED else overstays(row.life)
-        with trio.CancelScope(deadline=until if moment is None else min(until, moment - self._epoch)):
-            await event.wait()
-
-    @property
-    def ledger(self) -> Ledger:
-        """The messages."""
-        return self._ledger
-
-
 @attrs.define(eq=False)
-class _MemorySession(Session):
+class MemorySession(Session):
     """One opening of a memory broker.  Operations are atomic; ``Cancelled`` means not applied."""
 
     _broker: MemoryBroker
@@ -170,6 +69,23 @@ class _MemorySession(Session):
         await trio.lowlevel.checkpoint()
         self._broker.ledger.delete(queue, self._broker.now())
         self._broker.tell()
+
+    async def limit(self, limits: Sequence[Limit]) -> None:
+        await trio.lowlevel.checkpoint()
+        self._broker.ledger.limit(limits)
+        self._broker.tell()
+
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        await trio.lowlevel.checkpoint()
+        now = self._broker.now()
+        published = [self._broker.ledger.fire(firing, now) for firing in firings]
+        self._broker.tell()
+        return published
+
+    async def marks(self, queue: str) -> dict[str, float]:
+        await trio.lowlevel.checkpoint()
+        shelf = self._broker.ledger.shelves.get(queue)
+        return {} if shelf is None else dict(shelf.marks)
 
     async def pause(self, queue: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -266,7 +182,19 @@ class _MemorySession(Session):
             found = looking.ending(self._broker.ledger.row(queue, id))
             if found is not Absent.PENDING or trio.current_time() >= give_up:
                 return found
-            await self._broker.end(queue, id, give_up)
+            await self._broker.end(queue, [id], give_up)
+
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        await trio.lowlevel.checkpoint()
+        give_up = trio.current_time() + wait
+        while True:
+            self._broker.now()
+            self._broker.tell()
+            looks = {id: looking.ending(self._broker.ledger.row(queue, id)) for id in ids}
+            found = {id: looks[id] for id in ids if looks[id] is not Absent.PENDING}
+            if found or trio.current_time() >= give_up:
+                return found
+            await self._broker.end(queue, ids, give_up)
 
     async def held(self, owner: str) -> list[Ref]:
         await trio.lowlevel.checkpoint()

@@ -8,17 +8,10 @@ from math import inf
 
 from msgspec.structs import replace
 
+from trepid.brokers.memory.agenda import Agenda, becomes_due, is_forgotten, overstays
 from trepid.brokers.memory.departed import Departed
-from trepid.brokers.memory.shelf import (
-    N_LEASED,
-    ORDINAL,
-    Agenda,
-    Row,
-    Shelf,
-    becomes_due,
-    is_forgotten,
-    overstays,
-)
+from trepid.brokers.memory.passing import reopens
+from trepid.brokers.memory.shelf import N_LEASED, ORDINAL, Row, Shelf
 from trepid.errors import QueueBusyError, UnknownQueueError
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, Life
@@ -72,10 +65,10 @@ class Store:
             moved += 1
         return moved
 
-    def next_change(self) -> float:
+    def next_change(self, now: float) -> float:
         """Return a time before which time alone makes no message leasable and ends none."""
-        due, ttl = self.due.next(), self.ttl.next()
-        return min(self.first_expiry, inf if due is None else due, inf if ttl is None else ttl)
+        moments = [self.due.next(), self.ttl.next(), *(reopens(shelf, now) for shelf in self.shelves.values())]
+        return min(self.first_expiry, *(inf if moment is None else moment for moment in moments))
 
     # ----------------------------------------------------------------------------------------------------- queues
 
@@ -133,6 +126,8 @@ class Store:
         shelf.counts[ORDINAL[new.state]] += 1
         if old.state is LEASED and new.state is not LEASED:
             del self.leased[old.seq]
+            if row.gate is not None:
+                shelf.gate(row.gate).running -= 1
         for agenda, moment in ((self.due, becomes_due), (self.ttl, overstays), (self.forget, is_forgotten)):
             before, after = moment(old), moment(new)
             if before != after:
@@ -140,7 +135,7 @@ class Store:
                 if after is not None:
                     agenda.add(after, row)
         if new.state is READY:
-            shelf.lane(row.priority).insert(row)
+            shelf.lane(row).insert(row)
         self.stirred = True
         if row.watched:
             self.watched.append(row)

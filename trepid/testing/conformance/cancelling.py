@@ -54,6 +54,23 @@ async def a_leased_message_is_asked_to_stop(world: World) -> None:
     same("otherwise", await world.settle(delivery, Done(b"1", DAY)), Reply.ENDED)
 
 
+@case("cancel_running")
+async def a_worker_withdraws_on_grounds_of_its_own(world: World) -> None:
+    """A withdrawal with a reason need not be asked for; where it was, what was asked for is the reason."""
+    await world.put("own", "asked")
+    own, asked = await world.lease()
+    same("without a reason", await world.settle(own, Withdrawn(DAY)), Reply.NOT_ASKED)
+    await world.end(own, Withdrawn(DAY, reason="deadline"))
+    await world.is_(State.CANCELLED, "own")
+    same("repeated", await world.settle(own, Withdrawn(DAY, reason="deadline")), Reply.REPEATED)
+    await _cancel(world, "asked", reason="enough")
+    await world.end(asked, Withdrawn(DAY, OOPS, reason="deadline"))
+    if world.session.capabilities.results != "none":
+        same("how it ended", await world.session.result(QUEUE, "own"), Ending(State.CANCELLED, reason="deadline"))
+        ending = await world.session.result(QUEUE, "asked")
+        holds("the reason that was asked for", getattr(ending, "reason", None) == "enough", ending)
+
+
 @case("cancel_running", "peek")
 async def the_first_request_stands(world: World) -> None:
     """Asking again is answered the same and changes nothing, whoever asks."""

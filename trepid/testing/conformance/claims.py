@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from trepid.errors import UnsupportedError
+from trepid.ports.messages import Firing
+from trepid.rules.gates import Limit
 from trepid.rules.life import State
 from trepid.testing.conformance.report import ConformanceError, holds
 from trepid.testing.conformance.world import LONG, QUEUE, World, case, lacks
@@ -18,6 +20,9 @@ _ASKING: Mapping[str, Callable[[World], Awaitable[object]]] = {
     "peek": lambda world: world.session.peek(QUEUE, State.READY),
     "requeue": lambda world: world.session.requeue(QUEUE),
     "pause": lambda world: world.session.pause(QUEUE),
+    "limits": lambda world: world.session.limit([Limit(QUEUE, concurrency=1)]),
+    "firing:deduplicated": lambda world: world.session.fire([Firing(QUEUE, "mark", 1.0)]),
+    "holds": lambda world: world.session.publish([world.publication(unique=Unique("k", for_=LONG))]),
 }
 
 

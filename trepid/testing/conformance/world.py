@@ -29,7 +29,7 @@ OOPS: Final = Failure("ValueError", "oops", "frame 1", attempt=1)
 LATE: Final = (Reply.EXPIRED, Reply.SUPERSEDED)
 """The answers to whom comes late: the first unless the broker has looked at the message since."""
 
-_LESS: Final = (False, "none", "advisory", "session", "emulated", "window", "approximate", "waiting")
+_LESS: Final = (False, "none", "advisory", "session", "emulated", "window", "approximate", "waiting", "deduplicated")
 """Values of capabilities that promise less than the port does."""
 
 BendTime: TypeAlias = Callable[[float], Awaitable[object]]
