@@ -22,6 +22,7 @@ from trepid.errors import (
     LeaseLostError,
     PayloadTooLargeError,
     QueueBusyError,
+    QueueFullError,
     ResultError,
     TrepidError,
     UniqueConflictError,
@@ -40,6 +41,7 @@ from trepid.runtime.worker import Worker
 from trepid.values.actor import Actor
 from trepid.values.context import Context
 from trepid.values.job import Job
+from trepid.values.limits import Rate
 from trepid.values.queue import Priority, Queue
 from trepid.values.retry import ExponentialBackoff
 from trepid.values.router import Router
@@ -78,7 +80,9 @@ __all__ = [
     "Priority",
     "Queue",
     "QueueBusyError",
+    "QueueFullError",
     "QueueStats",
+    "Rate",
     "Report",
     "ResultError",
     "Retry",

@@ -82,7 +82,11 @@ def _troubled(name):
     return operation
 
 
-OPERATIONS = sorted(name for name in Session.__abstractmethods__ | {"asked"} if name != "capabilities")
+OPERATIONS = sorted(
+    name
+    for name in Session.__abstractmethods__ | {"asked", "limit", "fire", "marks", "endings"}
+    if name != "capabilities"
+)
 
 
 class _TroubledSession:
@@ -92,6 +96,10 @@ class _TroubledSession:
     @property
     def capabilities(self):
         return self.inner.capabilities
+
+    @property
+    def records(self):
+        return self.inner.records
 
 
 TroubledSession = type("TroubledSession", (_TroubledSession, Session), {name: _troubled(name) for name in OPERATIONS})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from itertools import count
 from typing import Any, Final, final
 
 import attrs
@@ -14,17 +12,18 @@ from typing_extensions import TypeVar
 from trepid.connection.handle import JobHandle
 from trepid.connection.pages import Messages
 from trepid.connection.patience import Patience
-from trepid.errors import UniqueConflictError, UnknownQueueError
+from trepid.connection.publishing import Publisher, refuse
+from trepid.errors import UnsupportedError
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
-from trepid.ports.messages import Publication, QueueStats
+from trepid.ports.messages import QueueStats
+from trepid.rules.gates import queue_limit
 from trepid.rules.life import ENDED, READY, SCHEDULED, State
-from trepid.rules.publishing import Published, Publishing
 from trepid.values import codec
 from trepid.values.actor import Actor
 from trepid.values.job import Job
 from trepid.values.names import checked_id
-from trepid.values.queue import Priority, Queue, as_queue
+from trepid.values.queue import Queue, as_queue
 
 T = TypeVar("T", default=Any)
 
@@ -48,10 +47,12 @@ class Connection:
     _broker: Broker
     session: Session = attrs.field(repr=False)
     """The broker port, for workers and for tools; programs hardly need it."""
-    # A publish is named by who publishes and a number; generated ids are the same pair as text, and sort well.
     _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
-    _publisher: str = attrs.field(init=False, repr=False, factory=lambda: secrets.token_hex(8))
-    _numbers: Any = attrs.field(init=False, repr=False, factory=lambda: count(1))
+    publisher: Publisher = attrs.field(init=False, repr=False)
+    """Who turns jobs into messages, for job nurseries and for tools."""
+
+    def __attrs_post_init__(self) -> None:
+        self.publisher = Publisher(self.session, self._patience)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -61,9 +62,20 @@ class Connection:
     # ---------------------------------------------------------------------------------------------------- queues
 
     async def declare(self, *queues: Queue | str) -> None:
-        """Make queues exist.  Declaring again changes nothing."""
-        names = [as_queue(queue).name for queue in queues]
-        await self._patience.repeat("declare", partial(self.session.declare, names))
+        """Make queues exist, and give those their limits that come with any.
+
+        Declaring again by name alone changes nothing.  A queue with settings has these from now on, and no others.
+
+        Raises:
+          UnsupportedError: if one has settings, and the engine keeps no limits; nothing was declared.
+        """
+        declared = [as_queue(queue) for queue in queues]
+        limits = [queue_limit(queue) for queue in declared if queue.settled]
+        if limits and not self.capabilities.limits:
+            raise UnsupportedError("limits of queues", self.capabilities.engine)
+        await self._patience.repeat("declare", partial(self.session.declare, [queue.name for queue in declared]))
+        if limits:
+            await self._patience.repeat("limit", partial(self.session.limit, limits))
 
     async def queues(self) -> list[str]:
         """Return the names of the declared queues, sorted."""
@@ -111,37 +123,47 @@ class Connection:
 
     # ------------------------------------------------------------------------------------------------- enqueuing
 
-    async def enqueue(self, job: Job[T]) -> JobHandle[T]:
+    async def enqueue(self, job: Job[T], *, wait: bool = True) -> JobHandle[T]:
         """Store a job's message; once this returns it is as safe as the engine promises.
 
         Cancelled where ``certain_cancellation`` is lacking, it may have been stored.  A job with an id of its own can
         be enqueued again: if the first one is there, and has not ended, its handle comes back.
 
+        Args:
+          job: what to enqueue.
+          wait: whether to wait for room where the queue has a ``max_size`` and is full.
+
         Raises:
           UnknownQueueError: if its queue was never declared; nothing was stored.
+          QueueFullError: if its queue is full, and *wait* is false.
+          UnsupportedError: if its actor has limits, and the engine keeps none.
           UniqueConflictError: if its unique key is held, and it said ``on_conflict="raise"``.
           BrokerLostError: if nobody waits for the broker, or if it was lost meanwhile and would not recognise the
             same message again; it says which.
         """
-        item = self._publication(job)
-        [published] = await self._publish([item])
-        return self._handle(job, item, published)
+        item = self.publisher.publication(job)
+        [published] = await self.publisher.publish([item], wait=wait)
+        return self.publisher.handle(job, item, published)
 
-    async def enqueue_many(self, jobs: Iterable[Job[T]]) -> list[JobHandle[T]]:
+    async def enqueue_many(self, jobs: Iterable[Job[T]], *, wait: bool = True) -> list[JobHandle[T]]:
         """Store the messages of several jobs in one step: all of them, or none.
 
         Engines without the capability ``atomic_batches`` store them one by one: there, a loss may leave some of them.
 
+        Args:
+          jobs: what to enqueue.
+          wait: whether to wait until every queue has room for all of them, where one has a ``max_size``.
+
         Raises:
           UnknownQueueError: if one of their queues was never declared.
+          QueueFullError: if one of their queues has no room for all of them, and *wait* is false.
           UniqueConflictError: if a unique key is held, and its job said ``on_conflict="raise"``.
           BrokerLostError: as :meth:`enqueue` does.
         """
         listed = list(jobs)
-        items = [self._publication(job) for job in listed]
-        replies = await self._publish(items)
-        _refuse(items, replies)
-        return [self._handle(*each) for each in zip(listed, items, replies, strict=True)]
+        items = [self.publisher.publication(job) for job in listed]
+        replies = await self.publisher.publish(items, wait=wait)
+        return [self.publisher.handle(*each) for each in zip(listed, items, replies, strict=True)]
 
     def enqueue_in(self, connection: Any, job: Job[T]) -> JobHandle[T]:
         """Store a job's message in your own database transaction: it is committed, or gone, with your rows.
@@ -155,43 +177,12 @@ class Connection:
 
         Raises:
           UnsupportedError: if the broker is no database.
-          UnknownQueueError, UniqueConflictError: as :meth:`enqueue` does.
+          UnknownQueueError, QueueFullError, UniqueConflictError: as :meth:`enqueue` does.
         """
-        item = self._publication(job)
-        [published] = self.session.publish_in(connection, [item])
-        return self._handle(job, item, published)
-
-    async def _publish(self, items: list[Publication]) -> list[Published]:
-        what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
-        return await self._patience.publish(what, self.session, partial(self.session.publish, items))
-
-    def _publication(self, job: Job[Any]) -> Publication:
-        _refuse_other_than_job(job)
-        number: int = next(self._numbers)
-        return Publication(
-            job.queue.name,
-            job.id or f"{self._publisher}-{number:x}",
-            (self._publisher, number),
-            job.payload,
-            int(Priority.MEDIUM if job.priority is None else job.priority),
-            job.delay,
-            None if job.deferred_until is None else job.deferred_until.timestamp(),
-            job.ttl,
-            job.unique,
-            job.result_ttl,
-            job.max_crashes,
-        )
-
-    def _handle(self, job: Job[T], item: Publication, published: Published) -> JobHandle[T]:
-        _refuse([item], [published])
-        return JobHandle(
-            self.session,
-            item.queue,
-            published.id,
-            published.outcome is Publishing.EXISTING,
-            read_result=job.read_result,
-            patience=self._patience,
-        )
+        item = self.publisher.publication(job)
+        published = self.session.publish_in(connection, [item])
+        refuse([item], published)
+        return self.publisher.handle(job, item, published[0])
 
     # --------------------------------------------------------------------------------------------------- looking
 
@@ -239,12 +230,6 @@ class Connection:
         return await _all(partial(self.session.purge, as_queue(queue).name, states), ids)
 
 
-def _refuse_other_than_job(value: object) -> None:
-    if not isinstance(value, Job):
-        hint = "; write actor.job(...)" if isinstance(value, Actor) else ""
-        raise TypeError(f"only jobs can be enqueued, not {value!r}{hint}")
-
-
 async def _all(operation: Callable[..., Awaitable[int]], ids: Sequence[str] | None) -> int:
     """Carry out an operation on the named messages, or on all of them, some at a time."""
     if isinstance(ids, str):
@@ -255,11 +240,3 @@ async def _all(operation: Callable[..., Awaitable[int]], ids: Sequence[str] | No
     while done == _AT_ONCE:
         total += (done := await operation(None, limit=_AT_ONCE))
     return total
-
-
-def _refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:
-    for item, reply in zip(items, replies, strict=True):
-        if reply.outcome is Publishing.NO_QUEUE:
-            raise UnknownQueueError(item.queue)
-        if reply.outcome is Publishing.CONFLICT:
-            raise UniqueConflictError(item.unique.key if item.unique else "", item.queue, reply.id)

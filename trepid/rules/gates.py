@@ -9,8 +9,12 @@ dead worker comes back with them; only the starts of the last *per* seconds are 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
+
+from trepid.values.actor import Actor
+from trepid.values.queue import Queue
 
 QUEUE = ""
 """The gate that every message of a queue passes, and its family."""
@@ -40,6 +44,25 @@ class Limit(msgspec.Struct, frozen=True):
     def void(self) -> bool:
         """Whether it limits nothing, so that nothing need be stored of it."""
         return self == Limit(self.queue, self.family, per=self.per)
+
+
+def queue_limit(queue: Queue) -> Limit:
+    """Return what a queue was declared with."""
+    return Limit(
+        queue.name,
+        QUEUE,
+        queue.concurrency,
+        None if queue.rate is None else queue.rate.count,
+        1.0 if queue.rate is None else queue.rate.per,
+        queue.max_size,
+        queue.weight or 1,
+    )
+
+
+def actor_limit(queue: str, actor: Actor[..., Any]) -> Limit:
+    """Return the limit of an actor in a queue; it may be void."""
+    count, per = (None, 1.0) if actor.rate is None else (actor.rate.count, actor.rate.per)
+    return Limit(queue, actor.name, actor.concurrency, count, per)
 
 
 def family(gate: str) -> str:

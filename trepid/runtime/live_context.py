@@ -47,6 +47,7 @@ class LiveContext(Context[Any]):
             result_ttl=self._delivery.result_ttl,
             headers=self._envelope.headers,
             max_crashes=self._delivery.max_crashes,
+            gate=self._delivery.gate,
         )
 
     @property

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from trepid.connection import Connection
-from trepid.errors import BrokerLostError
+from trepid.errors import BrokerLostError, UnsupportedError
+from trepid.ports.broker import Session
 from trepid.ports.events import WorkerStarted, WorkerStopped
+from trepid.rules.gates import actor_limit, queue_limit
 from trepid.runtime.asyncio_island import open_island
 from trepid.runtime.calls import Calls
 from trepid.runtime.intake import receive
@@ -42,13 +44,12 @@ SETTLE_WITHIN = 5.0
 async def work(worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]) -> Report:
     """Run a worker; see :meth:`Worker.run`."""
     await trio.lowlevel.checkpoint()
-    if worker.auto_declare and worker.queue_names():
-        # Not by the connection, which would wait for a broker that is away: who starts a worker wants to know.
-        try:
-            with trio.fail_after(DECLARE_WITHIN):
-                await connection.session.declare(worker.queue_names())
-        except trio.TooSlowError as exc:
-            raise BrokerLostError(f"the broker did not answer within {DECLARE_WITHIN:g} s") from exc
+    # Not by the connection, which would wait for a broker that is away: who starts a worker wants to know.
+    try:
+        with trio.fail_after(DECLARE_WITHIN):
+            await _declare(worker, connection.session)
+    except trio.TooSlowError as exc:
+        raise BrokerLostError(f"the broker did not answer within {DECLARE_WITHIN:g} s") from exc
     if not worker.router:
         logger.warning("this worker has no actors; it waits until it is stopped")
     shift = Shift(worker, connection)
@@ -65,6 +66,20 @@ async def work(worker: Worker, connection: Connection, task_status: trio.TaskSta
         shift.stopped.set()
         shift.teller.tell(WorkerStopped(shift.owner, shift.tally.report().processed))
     return shift.tally.report()
+
+
+async def _declare(worker: Worker, session: Session) -> None:
+    """Declare the worker's queues, with what they limit, and say what its actors limit."""
+    await trio.lowlevel.checkpoint()
+    names = worker.queue_names()
+    if worker.auto_declare and names:
+        await session.declare(names)
+    limits = [queue_limit(queue) for queue in worker.declared() if worker.auto_declare and queue.settled]
+    limits += [actor_limit(name, actor) for name in names for actor in worker.router.values()]
+    if session.capabilities.limits:
+        await session.limit(limits)
+    elif any(not limit.void for limit in limits):
+        raise UnsupportedError("limits of queues and actors", session.capabilities.engine)
 
 
 def _manager(resources: object) -> AbstractAsyncContextManager[object]:

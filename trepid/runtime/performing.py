@@ -101,6 +101,11 @@ class Performer:
             return Buried(Failure("EnvelopeError", words(exc)), "undecodable")
         except ArgumentsError as exc:
             return Buried(Failure("ArgumentsError", words(exc)), "arguments")
+        if delivery.gate is not None or actor.limited:
+            gate = actor.gate(args, kwargs, envelope.headers)
+            if gate != delivery.gate:
+                # Enqueued by name, or by a producer of another version: it has to wait where it counts.
+                return Returned(reason="gate", started=False, gate=gate or "")
         return Ready(envelope, terms(envelope, actor, delivery.result_ttl, delivery.failures), args, kwargs)
 
     async def _attempt(self, run: JobRun, ready: Ready) -> Verdict | None:

@@ -145,6 +145,10 @@ class Worker:
             return tuple(dict.fromkeys(queue.name for queue in self.queues))
         return self.router.queues()
 
+    def declared(self) -> tuple[Queue, ...]:
+        """Return the queues that it declares, with what they were given to it or to its actors with."""
+        return self.queues if self.queues is not None else tuple(actor.queue for actor in self.router.values())
+
     async def run(
         self, connection: Connection, *, task_status: trio.TaskStatus[RunningWorker] = trio.TASK_STATUS_IGNORED
     ) -> Report:

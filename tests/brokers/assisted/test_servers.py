@@ -83,7 +83,7 @@ async def test_a_repeated_publish_is_one_message(connect):
     open_both, actor = connect
     async with open_both() as connection:
         session = connection.session
-        item = connection._publication(actor.job(0).options(id="once"))
+        item = connection.publisher.publication(actor.job(0).options(id="once"))
         first, again = [(await session.publish([item]))[0].outcome for _ in range(2)]
         assert (first, again) == ("accepted", "duplicate")
         async with working(trepid.Worker(actor), connection) as running:

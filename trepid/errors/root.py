@@ -1,0 +1,5 @@
+"""The root of all errors."""
+
+
+class TrepidError(Exception):
+    """The root of all errors raised by Trepid."""
