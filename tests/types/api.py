@@ -65,6 +65,11 @@ COUNT = trepid.Actor(with_context)
 LIST = trepid.Actor(with_resources, queue=trepid.Queue("lists"))
 BYTES = trepid.Actor(sync_with_context, run_in="thread", abandon_on_cancel=True)
 NOTHING = trepid.Actor(nothing)
+LIMITED = trepid.Actor(thumbnail, concurrency=3, rate=trepid.Rate(100, per=timedelta(minutes=1)), key="path")
+assert_type(LIMITED.job("cat.png"), trepid.Job[int])
+trepid.Actor(thumbnail, rate=100)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Actor(thumbnail, concurrency="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Rate("100")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 trepid.Actor(greet, run_in="asyncio")
 trepid.Actor(greet, retry_policy=lambda n: timedelta(minutes=n))
 
