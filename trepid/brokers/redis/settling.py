@@ -77,11 +77,12 @@ def _said(verdict: Verdict) -> tuple[Any, ...]:
     match verdict:
         case Failed(error=error, delay=delay):
             return ("F", delay, write_failure(error))
-        case Returned(delay=delay, reason=reason, started=started):
-            return ("R", delay, reason == UNKNOWN_ACTOR, started)
+        case Returned(delay=delay, reason=reason, started=started, gate=gate):
+            return ("R", delay, reason == UNKNOWN_ACTOR, started, gate)
         case Buried(error=error, reason=reason):
             return ("B", reason, write_failure(error))
         case Done():
             raise AssertionError("said by its caller")
         case _:
-            return ("W", verdict.keep, None if verdict.error is None else write_failure(verdict.error))
+            raised = None if verdict.error is None else write_failure(verdict.error)
+            return ("W", verdict.keep, raised, verdict.reason)
