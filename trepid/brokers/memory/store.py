@@ -14,7 +14,7 @@ from trepid.brokers.memory.passing import reopens
 from trepid.brokers.memory.shelf import N_LEASED, ORDINAL, Row, Shelf
 from trepid.errors import QueueBusyError, UnknownQueueError
 from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, ENDED, LEASED, READY, Life
+from trepid.rules.life import CANCELLED, DEAD, ENDED, LEASED, READY, Life
 
 
 class Store:
@@ -151,6 +151,10 @@ class Store:
         """A message has ended: it frees its unique key, and whoever waits for it is told."""
         if row.unique is not None and row.shelf.uniques.get(row.unique) is row:
             del row.shelf.uniques[row.unique]
+        if row.unique is not None and row.life.state is CANCELLED:
+            hold = row.shelf.holds.get(row.unique)
+            if hold is not None and hold[0] == row.id:
+                del row.shelf.holds[row.unique]  # it has done nothing: the next one may
         if row.watched:
             self.watched.append(row)
 

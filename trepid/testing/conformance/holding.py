@@ -52,10 +52,22 @@ async def a_held_key_conflicts(world: World) -> None:
 
 @case("unique", "holds", "cancel_waiting")
 async def a_cancelled_message_holds_nothing(world: World) -> None:
-    """A message that was withdrawn has done nothing: the next one may."""
+    """A message that was withdrawn has done nothing: the next one may, also when nothing is kept of the first."""
     await world.put("m", unique=_KEPT)
     await world.session.cancel(QUEUE, ["m"], "no")
-    await world.put("n", unique=_KEPT)
+    await world.put("n", unique=_KEPT, result_ttl=0.0)
+    await world.session.cancel(QUEUE, ["n"], "no")
+    await world.put("o", unique=_KEPT)
+
+
+@case("unique", "holds")
+async def a_key_is_held_by_a_message_and_not_by_its_id(world: World) -> None:
+    """Another message under the id of the one that holds a key is not what a third one replaces."""
+    await world.put("m", unique=_KEPT)
+    await world.end(await world.take(), Done(None, 0))
+    await world.put("m")
+    same("instead of it", (await world.publish("n", unique=Unique("k", "replace"))).outcome, EXISTING)
+    same("what waits", [delivery.id for delivery in await world.lease()], ["m"])
 
 
 @case("unique", "holds", hours=True)
