@@ -11,7 +11,9 @@ from tests.servers.redis import open_cluster
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.redis.keys import Keys
 from trepid.errors import BrokerLostError, BrokerRefusedError
-from trepid.ports.messages import Publication
+from trepid.ports.messages import Publication, Settlement
+from trepid.rules.life import Reply
+from trepid.rules.verdicts import Done, Returned
 from trepid.testing.conformance import check_broker
 from trepid.wire.redis.cluster import slot_of
 
@@ -85,6 +87,32 @@ async def test_several_queues_are_one_broker(cluster):
         assert {ref.queue for ref in await session.held("me")} == set(queues)
         assert all(each.reply == "applied" for each in await session.extend([each.ref for each in deliveries], 60.0))
         assert await settled(session, deliveries) == 8
+
+
+async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluster, monkeypatch):
+    async with RedisBroker(url_of(cluster)).open() as session:
+        await session.declare(["q", "other"])
+        await session.publish(publications("q", 1))
+        [delivery] = await session.lease(["q"], 1, 30.0, owner="me")
+        batch = [Settlement(delivery.ref, Done(b"1", 60.0))]
+        then = [Publication("other", "next", ("p", 1000), b"{}")]
+
+        async def die(*_):
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("trepid.brokers.redis.settling._settle", die)
+            with pytest.raises(BrokerLostError):
+                await session.settle(batch, then=then)
+        assert (await session.stats("other")).ready == 1, "killed in between, it is there"
+        assert (await session.stats("q")).leased == 1
+        assert await session.settle(batch, then=then) == [Reply.APPLIED]
+        assert await session.settle(batch, then=then) == [Reply.REPEATED]
+        assert (await session.stats("other")).ready == 1
+        late = [Publication("other", "late", ("p", 1001), b"{}")]
+        assert await session.settle([Settlement(delivery.ref, Returned())], then=late) == [Reply.ENDED]
+        assert (await session.stats("other")).ready == 1, "what is refused is followed by nothing"
 
 
 async def test_a_slot_that_moves_is_followed(cluster):
