@@ -80,6 +80,7 @@ LACKS = {
         "a_pause_outlives_a_session",
     ),
     "peek": (
+        "who_watches_a_message_sees_it_move",
         "a_duplicate_is_recognised_in_every_state",
         "a_message_can_be_seen_as_published",
         "a_lease_names_its_owner",
