@@ -27,6 +27,8 @@ class MemoryRecords(Records):
         self._kept: dict[str, _Kept] = {}
         # When keys expire, earliest first; entries whose value was written anew are skipped.
         self._expiries: list[tuple[float, str]] = []
+        # Who waits for a key to change.
+        self._bells: dict[str, trio.Event] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -38,6 +40,26 @@ class MemoryRecords(Records):
         now = self._now()
         self._sweep(now)
         return [self._carry_out(step, now) for step in steps]
+
+    @override
+    async def changed(self, key: str, known: bytes | None, *, wait: float) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        give_up = trio.current_time() + wait
+        while True:
+            now = self._now()
+            self._sweep(now)
+            value, until = self._kept.get(key, (None, None))
+            if value != known or trio.current_time() >= give_up:
+                return value
+            # Time alone takes it away, and nobody else need be awake to see that.
+            wake = give_up if until is None else min(give_up, trio.current_time() + until - now)
+            bell = self._bells.setdefault(key, trio.Event())
+            try:
+                with trio.CancelScope(deadline=wake):
+                    await bell.wait()
+            finally:
+                if not bell.statistics().tasks_waiting and self._bells.get(key) is bell:
+                    del self._bells[key]
 
     def _carry_out(self, step: Step, now: float) -> bytes | None:
         kept = self._kept.get(step.key)
@@ -54,11 +76,18 @@ class MemoryRecords(Records):
             case Drop(key, only):
                 if before is not None and (only is None or only == before):
                     del self._kept[key]
+                    self._tell(key)
         return before
+
+    def _tell(self, key: str) -> None:
+        """Wake whoever waits for a key to change."""
+        if (bell := self._bells.pop(key, None)) is not None:
+            bell.set()
 
     def _keep(self, key: str, value: bytes, ttl: float | None, now: float) -> None:
         until = None if ttl is None else now + ttl
         self._kept[key] = (value, until)
+        self._tell(key)
         if until is not None:
             heappush(self._expiries, (until, key))
             if len(self._expiries) > 2 * len(self._kept) + 64:
@@ -71,3 +100,4 @@ class MemoryRecords(Records):
             kept = self._kept.get(key)
             if kept is not None and kept[1] == until:
                 del self._kept[key]
+                self._tell(key)
