@@ -111,7 +111,7 @@ async def test_what_the_job_leaves_unsaid_the_actor_says_and_the_workers_actor_w
 
 async def test_publishing_is_recognised_by_its_token_even_later(connection, autojump_clock):
     # A publish whose answer was lost is sent again, as it was.
-    publication = connection._publication(WORK.job(1).options(result_ttl=0))
+    publication = connection.publisher.publication(WORK.job(1).options(result_ttl=0))
     [first] = await connection.session.publish([publication])
     async with working(trepid.Worker(WORK), connection):
         await trio.sleep(300)
