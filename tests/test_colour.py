@@ -17,6 +17,7 @@ async def work(n: int = 0) -> int:
 
 WORK = trepid.Actor(work)
 WORKER = trepid.Worker(WORK)
+HOURLY = trepid.Schedule("hourly", trepid.Every(3600), WORK.job())
 
 
 async def ended(connection):
@@ -50,6 +51,12 @@ CONNECTION = {
         lambda c: c.requeue("default", ["x"]),
     ],
     "purge": [lambda c: c.purge("default"), lambda c: c.purge("default", ids=[])],
+    "schedule": [lambda c: c.schedule(HOURLY)],
+    "unschedule": [lambda c: c.unschedule("nothing")],
+    "schedules": [lambda c: c.schedules(), lambda c: c.schedules(trepid.Router())],
+    "pause_schedule": [lambda c: c.pause_schedule("hourly")],
+    "resume_schedule": [lambda c: c.resume_schedule("hourly")],
+    "run_schedule": [lambda c: c.run_schedule("hourly", trepid.Router(schedules=[HOURLY]))],
 }
 HANDLE = {
     "wait": [lambda h: h.wait()],
@@ -61,9 +68,8 @@ HANDLE = {
 
 
 def public_async(cls):
-    return {
-        name for name, member in vars(cls).items() if not name.startswith("_") and inspect.iscoroutinefunction(member)
-    }
+    members = inspect.getmembers(cls, inspect.iscoroutinefunction)
+    return {name for name, _ in members if not name.startswith("_")}
 
 
 def test_the_tables_are_complete():

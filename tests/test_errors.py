@@ -12,6 +12,8 @@ EXAMPLES = [
     (errors.UnknownActorError("x"), "no actor is called 'x' (known: none)", LookupError),
     (errors.DuplicateActorError("x"), "two actors are called 'x'; rename one, or write `left | right`", ValueError),
     (errors.UnknownQueueError("q"), "queue 'q' is not declared; call `await connection.declare('q')` first", KeyError),
+    (errors.DuplicateScheduleError("nightly"), "two schedules are called 'nightly'", ValueError),
+    (errors.UnknownScheduleError("nightly"), "no schedule is called 'nightly'", KeyError),
     (errors.UnsupportedError("delays", "tin can"), "tin can does not support delays", NotImplementedError),
     (errors.UnsupportedError("x", "tin can", "use string"), "tin can does not support x; use string", Exception),
     (errors.PayloadTooLargeError(2_000_000, 1_048_576), "2,000,000 bytes are more than the 1,048,576", ValueError),

@@ -5,7 +5,7 @@ it.  The worker is a Trio nursery in the caller's own tree, with one cancel scop
 """
 
 from trepid.brokers.memory import MemoryBroker
-from trepid.connection import CancelResult, Connection, JobHandle, open_connection
+from trepid.connection import CancelResult, Connection, JobHandle, ScheduleView, open_connection
 from trepid.errors import (
     ArgumentsError,
     BrokerBusyError,
@@ -15,6 +15,7 @@ from trepid.errors import (
     BrokerRefusedError,
     BrokerURLError,
     DuplicateActorError,
+    DuplicateScheduleError,
     EnvelopeError,
     JobCancelledError,
     JobFailedError,
@@ -28,6 +29,7 @@ from trepid.errors import (
     UniqueConflictError,
     UnknownActorError,
     UnknownQueueError,
+    UnknownScheduleError,
     UnsupportedError,
 )
 from trepid.ports.broker import Broker
@@ -39,6 +41,7 @@ from trepid.runtime.report import Report, WorkerStatistics
 from trepid.runtime.running import RunningWorker
 from trepid.runtime.worker import Worker
 from trepid.values.actor import Actor
+from trepid.values.calendar import At, Cron, Every
 from trepid.values.context import Context
 from trepid.values.job import Job
 from trepid.values.limits import Rate
@@ -46,6 +49,7 @@ from trepid.values.previous import PREVIOUS
 from trepid.values.queue import Priority, Queue
 from trepid.values.retry import ExponentialBackoff
 from trepid.values.router import Router
+from trepid.values.schedule import Schedule
 from trepid.values.unique import Unique
 from trepid.values.verbs import Bury, Retry, Snooze
 
@@ -55,6 +59,7 @@ __all__ = [
     "PREVIOUS",
     "Actor",
     "ArgumentsError",
+    "At",
     "Broker",
     "BrokerBusyError",
     "BrokerFileError",
@@ -67,8 +72,11 @@ __all__ = [
     "Capabilities",
     "Connection",
     "Context",
+    "Cron",
     "DuplicateActorError",
+    "DuplicateScheduleError",
     "EnvelopeError",
+    "Every",
     "ExponentialBackoff",
     "Job",
     "JobCancelledError",
@@ -90,6 +98,8 @@ __all__ = [
     "Retry",
     "Router",
     "RunningWorker",
+    "Schedule",
+    "ScheduleView",
     "Snooze",
     "State",
     "TrepidError",
@@ -97,6 +107,7 @@ __all__ = [
     "UniqueConflictError",
     "UnknownActorError",
     "UnknownQueueError",
+    "UnknownScheduleError",
     "UnsupportedError",
     "Worker",
     "WorkerStatistics",

@@ -2,9 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trepid.errors import DuplicateActorError, UnknownActorError
+from trepid.errors import DuplicateActorError, DuplicateScheduleError, UnknownActorError
 from trepid.values.actor import Actor
+from trepid.values.calendar import Every
+from trepid.values.job import Job
 from trepid.values.router import Router
+from trepid.values.schedule import Schedule
 
 
 def work() -> None: ...
@@ -22,10 +25,14 @@ async def inner(ctx, call):
     return await call()
 
 
+SCHEDULES = [[Schedule(name, Every(period), Job("a")) for period in (60, 90)] for name in "st"]
+
+
 @st.composite
 def routers(draw):
     chosen = [draw(st.sampled_from(pair)) for pair in POOL if draw(st.booleans())]
-    router = Router(*chosen)
+    scheduled = [draw(st.sampled_from(pair)) for pair in SCHEDULES if draw(st.booleans())]
+    router = Router(*chosen, schedules=scheduled)
     return router.wrapped(draw(st.sampled_from([outer, inner]))) if draw(st.booleans()) else router
 
 
@@ -43,21 +50,23 @@ def test_the_empty_router_is_neutral(a):
 def test_the_right_side_wins_as_in_dict(a, b):
     union = a | b
     assert dict(union) == dict(a) | dict(b)
+    assert union.schedules == {**a.schedules, **b.schedules}
     for name in union:
         assert union.middleware(name) == (b if name in b else a).middleware(name)
 
 
 @given(routers(), routers())
 def test_composing_changes_no_operand(a, b):
-    before = (dict(a), dict(b), [a.middleware(name) for name in a])
+    before = (dict(a), dict(b), [a.middleware(name) for name in a], dict(a.schedules))
     assert isinstance(a | b, Router)
     a.wrapped(outer)
-    assert (dict(a), dict(b), [a.middleware(name) for name in a]) == before
+    assert (dict(a), dict(b), [a.middleware(name) for name in a], dict(a.schedules)) == before
 
 
 @given(routers(), routers())
 def test_equal_routers_have_equal_hashes(a, b):
-    assert (a == b) == (dict(a) == dict(b) and all(a.middleware(n) == b.middleware(n) for n in a))
+    same = dict(a) == dict(b) and a.schedules == b.schedules
+    assert (a == b) == (same and all(a.middleware(n) == b.middleware(n) for n in a))
     if a == b:
         assert hash(a) == hash(b)
 
@@ -70,6 +79,9 @@ def test_a_constructor_refuses_two_of_a_name(a, b):
             Router(a, b)
         assert caught.value.name == shared[0]
         assert "left | right" in str(caught.value)
+    elif set(a.schedules) & set(b.schedules):
+        with pytest.raises(DuplicateScheduleError, match=r"left \| right"):
+            Router(a, b)
     else:
         assert Router(a, b) == a | b
 
@@ -134,3 +146,16 @@ def test_middleware_wraps_outside_of_what_is_there():
 def test_queues_are_named_once_in_order():
     (a1, _), (_, b2), (c1, _), _ = POOL
     assert Router(b2, a1, c1).queues() == ("two", "one")
+
+
+def test_schedules_are_named_once_and_carried_along():
+    one, other = SCHEDULES[0]
+    router = Router(POOL[0][0], schedules=[one])
+    assert router.wrapped(outer).schedules == Router(router).schedules == {"s": one}
+    assert (router | POOL[1][0]).schedules == {"s": one}
+    assert repr(router) == "<trepid.Router a, schedules s>"
+    for make in (lambda: Router(schedules=[one, other]), lambda: Router(router, schedules=[one])):
+        with pytest.raises(DuplicateScheduleError):
+            make()
+    with pytest.raises(TypeError, match="schedules must be"):
+        Router(schedules=["s"])

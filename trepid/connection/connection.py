@@ -13,6 +13,7 @@ from trepid.connection.handle import JobHandle
 from trepid.connection.pages import Messages
 from trepid.connection.patience import Patience
 from trepid.connection.publishing import Publisher, refuse
+from trepid.connection.schedules import Schedules
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Broker, Session
 from trepid.ports.capabilities import Capabilities
@@ -32,7 +33,7 @@ _AT_ONCE: Final = 1000
 
 @final
 @attrs.define(eq=False)
-class Connection:
+class Connection(Schedules):
     """An open broker.  Made by :func:`open_connection`.
 
     Several tasks may use one connection at once, and any number of workers may run on it.  Every async method is a

@@ -14,12 +14,14 @@ from trepid.errors.job import ProcessDiedError as ProcessDiedError
 from trepid.errors.job import ResultError as ResultError
 from trepid.errors.program import BrokerURLError as BrokerURLError
 from trepid.errors.program import DuplicateActorError as DuplicateActorError
+from trepid.errors.program import DuplicateScheduleError as DuplicateScheduleError
 from trepid.errors.program import PayloadTooLargeError as PayloadTooLargeError
 from trepid.errors.program import QueueBusyError as QueueBusyError
 from trepid.errors.program import QueueFullError as QueueFullError
 from trepid.errors.program import UniqueConflictError as UniqueConflictError
 from trepid.errors.program import UnknownActorError as UnknownActorError
 from trepid.errors.program import UnknownQueueError as UnknownQueueError
+from trepid.errors.program import UnknownScheduleError as UnknownScheduleError
 from trepid.errors.program import UnsupportedError as UnsupportedError
 from trepid.errors.root import TrepidError as TrepidError
 from trepid.errors.world import BrokerBusyError as BrokerBusyError

@@ -38,6 +38,29 @@ class DuplicateActorError(TrepidError, ValueError):
 
 
 @attrs.define(eq=False)
+class DuplicateScheduleError(TrepidError, ValueError):
+    """Two schedules of one name were given to one router.
+
+    Use ``left | right`` where the right one shall win.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"two schedules are called {self.name!r}; rename one, or write `left | right` to let the right one win"
+
+
+@attrs.define(eq=False)
+class UnknownScheduleError(TrepidError, KeyError):
+    """No schedule of this name is stored on the broker, or stands in the router that was given."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"no schedule is called {self.name!r}; a router's schedules are known only to who has that router"
+
+
+@attrs.define(eq=False)
 class UnknownQueueError(TrepidError, KeyError):
     """The queue was never declared on this broker; nothing was stored."""
 

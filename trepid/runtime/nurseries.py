@@ -1,7 +1,8 @@
 """The nursery plan of a worker run, and nothing else.
 
-Helpers outermost (renewals, settlement), then the jobs, then the intake.  Stopping cancels the intake only; the jobs
-end by themselves, or are stopped; the helpers outlive them, so that leases hold and verdicts arrive.
+Helpers outermost (renewals, settlement), then the jobs, then the intake.  Stopping cancels the intake only, and the
+schedules; the jobs end by themselves, or are stopped; the other helpers outlive them, so that leases hold and verdicts
+arrive.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from trepid.runtime.performing import Performer
 from trepid.runtime.processes import open_processes
 from trepid.runtime.report import Report
 from trepid.runtime.running import RunningWorker
+from trepid.runtime.scheduling import check_schedules, keep_schedules
 from trepid.runtime.shift import Shift
 from trepid.runtime.strangers import return_last_strangers
 from trepid.runtime.telling import logger
@@ -44,13 +46,14 @@ SETTLE_WITHIN = 5.0
 async def work(worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]) -> Report:
     """Run a worker; see :meth:`Worker.run`."""
     await trio.lowlevel.checkpoint()
+    check_schedules(worker.router.schedules.values(), connection)
     # Not by the connection, which would wait for a broker that is away: who starts a worker wants to know.
     try:
         with trio.fail_after(DECLARE_WITHIN):
             await _declare(worker, connection.session)
     except trio.TooSlowError as exc:
         raise BrokerLostError(f"the broker did not answer within {DECLARE_WITHIN:g} s") from exc
-    if not worker.router:
+    if not worker.router and not worker.router.schedules:
         logger.warning("this worker has no actors; it waits until it is stopped")
     shift = Shift(worker, connection)
     try:
@@ -72,8 +75,9 @@ async def _declare(worker: Worker, session: Session) -> None:
     """Declare the worker's queues, with what they limit, and say what its actors limit."""
     await trio.lowlevel.checkpoint()
     names = worker.queue_names()
-    if worker.auto_declare and names:
-        await session.declare(names)
+    scheduled = [schedule.job.queue.name for schedule in worker.router.schedules.values()]
+    if worker.auto_declare and (names or scheduled):
+        await session.declare(list(dict.fromkeys([*names, *scheduled])))
     limits = [queue_limit(queue) for queue in worker.declared() if worker.auto_declare and queue.settled]
     limits += [actor_limit(name, actor) for name in names for actor in worker.router.values()]
     if session.capabilities.limits:
@@ -150,6 +154,7 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
                 nursery.start_soon(_obey, shift.signals, shift)
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
+            nursery.start_soon(keep_schedules, shift)
             nursery.start_soon(shift.settler.run)
             nursery.start_soon(shift.hurry)
 

@@ -73,6 +73,7 @@ class Shift:
         self.stopping = False
         self.stopped = trio.Event()
         self.intake_scope = trio.CancelScope()
+        self.schedule_scope = trio.CancelScope()
         # Ends the waiting for the last verdicts of a worker that stops softly.
         self.patience = trio.CancelScope()
         self.tally = Tally()
@@ -173,6 +174,7 @@ class Shift:
             running = self.worker.tasks_limit - self.free
             self.teller.tell(WorkerStopping(self.owner, reason, running))
             self.intake_scope.cancel(reason=reason)
+            self.schedule_scope.cancel(reason=reason)
         at = trio.current_time() + grace
         if at < self.hurry_at:
             self.hurry_at = at

@@ -42,8 +42,8 @@ def inline(worker_or_router: Worker | Router) -> Worker | Router:
 
 
 def replaced(router: Router, change: Callable[[Actor[..., Any]], Actor[..., Any]]) -> Router:
-    """Return a router with other actors in the same middleware."""
-    result = Router()
+    """Return a router with other actors in the same middleware, and the same schedules."""
+    result = Router(schedules=router.schedules.values())
     for name, actor in router.items():
         one = Router(change(actor))
         for middleware in reversed(router.middleware(name)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias, final
 
-from trepid.errors import DuplicateActorError, UnknownActorError
+from trepid.errors import DuplicateActorError, DuplicateScheduleError, UnknownActorError
 from trepid.values.actor import Actor
 from trepid.values.context import Context
+from trepid.values.schedule import Schedule
 
 Call: TypeAlias = Callable[[], Awaitable[object]]
 Middleware: TypeAlias = Callable[[Context[Any], Call], Awaitable[object]]
@@ -19,23 +20,27 @@ Middleware: TypeAlias = Callable[[Context[Any], Call], Awaitable[object]]
 class Router(Mapping[str, Actor[..., Any]]):
     """A frozen mapping from names to actors.  Composing routers returns new ones; nothing is registered anywhere.
 
-    ``a | b`` holds the actors of both, and where both have a name the right one wins, as in ``dict``.
+    ``a | b`` holds the actors and the schedules of both, and where both have a name the right one wins, as in ``dict``.
 
     Args:
       actors_or_routers: what it holds.
+      schedules: what a worker with this router fires.  It does so for as long as they stand here: one that is removed
+        from the code stops with the last worker that knew it.
 
     Raises:
-      DuplicateActorError: if two of them share a name.
-      TypeError: if one is neither actor nor router.
+      DuplicateActorError, DuplicateScheduleError: if two of them share a name.
+      TypeError: if one is neither actor nor router, or no schedule.
     """
 
-    __slots__ = ("_actors", "_middleware")
+    __slots__ = ("_actors", "_middleware", "_schedules")
     _actors: Mapping[str, Actor[..., Any]]
     _middleware: Mapping[str, tuple[Middleware, ...]]
+    _schedules: Mapping[str, Schedule]
 
-    def __init__(self, *actors_or_routers: Actor[..., Any] | Router) -> None:
+    def __init__(self, *actors_or_routers: Actor[..., Any] | Router, schedules: Iterable[Schedule] = ()) -> None:
         actors: dict[str, Actor[..., Any]] = {}
         middleware: dict[str, tuple[Middleware, ...]] = {}
+        scheduled: dict[str, Schedule] = {}
         for item in actors_or_routers:
             router = item if isinstance(item, Router) else _router_of(item)
             for name in router:
@@ -43,7 +48,9 @@ class Router(Mapping[str, Actor[..., Any]]):
                     raise DuplicateActorError(name)
             actors |= router._actors
             middleware |= router._middleware
-        _fill(self, actors, middleware)
+            _schedule(scheduled, router._schedules.values())
+        _schedule(scheduled, schedules)
+        _fill(self, actors, middleware, scheduled)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError("a router is immutable; compose a new one with `|`")
@@ -71,35 +78,43 @@ class Router(Mapping[str, Actor[..., Any]]):
         return len(self._actors)
 
     def __repr__(self) -> str:
-        return f"<trepid.Router {', '.join(self._actors) or 'empty'}>"
+        schedules = f", schedules {', '.join(self._schedules)}" if self._schedules else ""
+        return f"<trepid.Router {', '.join(self._actors) or 'empty'}{schedules}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Router):
             return NotImplemented
-        return self._actors == other._actors and self._middleware == other._middleware
+        mine, theirs = (self._actors, self._middleware), (other._actors, other._middleware)
+        return mine == theirs and self._schedules == other._schedules
 
     def __hash__(self) -> int:
         return hash(frozenset(self._actors.items()))
 
     def __or__(self, other: Router | Actor[..., Any]) -> Router:
-        """Return a router with the actors of both; the right side wins."""
+        """Return a router with the actors and schedules of both; the right side wins."""
         if isinstance(other, Actor):
             other = _router_of(other)
         if not isinstance(other, Router):
             return NotImplemented
         kept = {name: around for name, around in self._middleware.items() if name not in other._actors}
-        return _fill(Router.__new__(Router), {**self._actors, **other._actors}, {**kept, **other._middleware})
+        actors, middleware = {**self._actors, **other._actors}, {**kept, **other._middleware}
+        return _fill(Router.__new__(Router), actors, middleware, {**self._schedules, **other._schedules})
 
     def wrapped(self, middleware: Middleware) -> Router:
         """Return a router whose actors run inside *middleware*, outside of what wraps them already."""
         if not callable(middleware):
             raise TypeError(f"middleware must be an async function of (ctx, call), not {middleware!r}")
         around = {name: (middleware, *self._middleware.get(name, ())) for name in self._actors}
-        return _fill(Router.__new__(Router), dict(self._actors), around)
+        return _fill(Router.__new__(Router), dict(self._actors), around, dict(self._schedules))
 
     def middleware(self, name: str) -> tuple[Middleware, ...]:
         """Return what wraps the actor of this name, outermost first."""
         return self._middleware.get(name, ())
+
+    @property
+    def schedules(self) -> Mapping[str, Schedule]:
+        """Its schedules by name."""
+        return self._schedules
 
     def queues(self) -> tuple[str, ...]:
         """Return the names of the queues of its actors, each once, in order."""
@@ -110,10 +125,26 @@ def _router_of(item: object) -> Router:
     if not isinstance(item, Actor):
         advice = "; wrap the function: trepid.Actor(fn)" if callable(item) else ""
         raise TypeError(f"a router holds actors and routers, not {item!r}{advice}")
-    return _fill(Router.__new__(Router), {item.name: item}, {})
+    return _fill(Router.__new__(Router), {item.name: item}, {}, {})
 
 
-def _fill(router: Router, actors: dict[str, Actor[..., Any]], middleware: dict[str, tuple[Middleware, ...]]) -> Router:
+def _schedule(scheduled: dict[str, Schedule], more: Iterable[Schedule]) -> None:
+    """Add schedules to those that are there already."""
+    for schedule in more:
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedules must be a list of trepid.Schedule, not {schedule!r}")
+        if schedule.name in scheduled:
+            raise DuplicateScheduleError(schedule.name)
+        scheduled[schedule.name] = schedule
+
+
+def _fill(
+    router: Router,
+    actors: dict[str, Actor[..., Any]],
+    middleware: dict[str, tuple[Middleware, ...]],
+    schedules: dict[str, Schedule],
+) -> Router:
     object.__setattr__(router, "_actors", MappingProxyType(actors))
     object.__setattr__(router, "_middleware", MappingProxyType(middleware))
+    object.__setattr__(router, "_schedules", MappingProxyType(schedules))
     return router
