@@ -1,7 +1,7 @@
 """From the request to cancel a running job until its end is confirmed, with producer and worker on two connections.
 
-Some jobs run beside it, so that the worker holds more than the one lease.  A job stops at once when it is asked to: what
-is measured is the way of the request, and of its answer.
+Some jobs run beside it, so that the worker holds more than the one lease.  A job stops at once when it is asked to:
+what is measured is the way of the request, and of its answer.
 """
 
 from __future__ import annotations
