@@ -3,9 +3,10 @@
 import pytest
 import trio
 
-from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, take
+from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, take
 from trepid.brokers.nats.jetstream import api
-from trepid.brokers.nats.mending import gone
+from trepid.brokers.nats.mending import gone, mend
+from trepid.rules.life import Reply
 
 
 def consumer(floor, last):
@@ -57,3 +58,62 @@ async def test_a_queue_is_served_however_often_the_server_is_killed(own_nats):
             await trio.to_thread.run_sync(server.start)
             while session.connected:
                 await session._office.jetstream.changed()
+
+
+async def test_a_server_that_miscounts_what_waits_is_not_waited_for(nats_server):
+    """After a look at the consumer 2.9 counts on with what is deleted before it was handed out, and then is silent."""
+    broker = fresh_broker(nats_server, prefix="miscounted")
+    async with broker.open() as session:
+        await session.declare(["q"])
+        assert await take(session) == []
+        await session.publish([publication("a"), publication("b", priority=9)])
+        await session.stats("q")
+        async with open_wire(nats_server.url) as connection:
+            for place in ("medium", "high"):
+                await api(connection, f"STREAM.MSG.DELETE.miscounted-{place}-q", {"seq": 1})
+        with trio.fail_after(4):
+            assert await take(session) == []
+        # The silence was mended: it is answered at once now.
+        with trio.fail_after(0.4):
+            assert await take(session) == []
+        await session.publish([publication("d")])
+        with trio.fail_after(0.4):
+            assert [each.id for each in await take(session)] == ["d"]
+
+
+async def test_what_is_handed_out_again_to_its_holder_is_held_once(nats_server):
+    broker = fresh_broker(nats_server, prefix="forgetful")
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication("held")])
+        (delivery,) = await take(session)
+        # A server that was killed may have forgotten what it handed out; so does one whose consumer is made anew.
+        async with open_wire(nats_server.url) as connection:
+            await api(connection, "CONSUMER.DELETE.forgetful-medium-q.medium")
+        await session.declare(["q"])
+        assert await take(session, wait=0.3) == []
+        await session.publish([publication("new")])
+        assert [each.id for each in await take(session, wait=2.0)] == ["new"]
+        assert await settle(session, delivery) is Reply.APPLIED
+
+
+async def test_mending_does_not_answer_for_what_is_held(nats_server):
+    """Seen on 2.9: an answer whose number is that of the next delivery to be answered moves the floor past the held."""
+    broker = fresh_broker(nats_server, prefix="floors")
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        await session.publish([publication("m1")])
+        (first,) = await take(session)
+        reply = session._office.book.leases()[0].message.parcel.message.reply
+        for _ in range(2):  # two more deliveries of the first message: numbers run ahead of places
+            session._office.jetstream.current.say(reply, b"-NAK")
+            assert await take(session, wait=0.3) == []
+        assert await settle(session, first) is Reply.APPLIED
+        await session.publish([publication("m2"), publication("m3"), publication("m4")])
+        _, *others = await take(session)
+        for delivery in others:
+            await settle(session, delivery)
+        await mend(connection, "floors-medium-q", "medium")
+        await connection.round_trip()
+        info = await api(connection, "CONSUMER.INFO.floors-medium-q.medium")
+        assert (info["num_ack_pending"], info["ack_floor"]["stream_seq"]) == (1, 1)

@@ -2,7 +2,8 @@
 
 It writes down what was deleted from a stream, and what a consumer has handed out, at different times.  So after it was
 killed a consumer may wait for an answer about a message that is gone.  NATS 2.9 stops handing out whenever it comes to
-such a one, over and over again.  Whoever begins to lease from a queue therefore gives those answers.
+such a one, over and over again.  Whoever begins to lease from a queue therefore gives those answers; so does who was
+left without a word by a consumer.
 """
 
 from __future__ import annotations
@@ -17,26 +18,35 @@ _MOST: Final = 100_000
 """Answers to one consumer at a time; the rest is for who comes next."""
 
 
-async def mend(connection: NatsConnection, names: Names, queue: str) -> None:
-    """Answer for the messages of a queue that were handed out and are not there.
+async def mend_all(connection: NatsConnection, names: Names, queue: str) -> None:
+    """Mend every consumer of a queue.
 
     Raises:
       BrokerLostError: if the connection is lost.
     """
     for place in (*LEVELS, LATER):
-        stream = names.stream(queue, place)
-        try:
-            consumer = await api(connection, f"CONSUMER.INFO.{stream}.{place}")
-            if not consumer["num_ack_pending"]:
-                continue
-            found = await api(connection, f"STREAM.INFO.{stream}", {"deleted_details": True})
-        except JetStreamError:
-            continue  # deleted meanwhile, which is for others to notice
-        for number, seq in enumerate(gone(consumer, found["state"])):
-            # Of the words in this subject the server heeds the place in the stream alone.
-            connection.say(f"$JS.ACK.{stream}.{place}.1.{seq}.{seq}.0.0", b"+ACK")
-            if number % 1000 == 0:
-                await connection.link.room()
+        await mend(connection, names.stream(queue, place), place)
+
+
+async def mend(connection: NatsConnection, stream: str, place: str) -> None:
+    """Answer for the messages of a stream that its consumer has handed out, and that are not there.
+
+    Raises:
+      BrokerLostError: if the connection is lost.
+    """
+    try:
+        consumer = await api(connection, f"CONSUMER.INFO.{stream}.{place}")
+        if not consumer["num_ack_pending"]:
+            return
+        found = await api(connection, f"STREAM.INFO.{stream}", {"deleted_details": True})
+    except JetStreamError:
+        return  # deleted meanwhile, which is for others to notice
+    for number, seq in enumerate(gone(consumer, found["state"])):
+        # Of the words in this subject the server heeds the place in the stream.  The one after it, the number of the
+        # delivery, is one that no delivery has: 2.9 takes everything before an answer for answered, if it was the next.
+        connection.say(f"$JS.ACK.{stream}.{place}.1.{seq}.0.0.0", b"+ACK")
+        if number % 1000 == 0:
+            await connection.link.room()
 
 
 def gone(consumer: dict[str, Any], state: dict[str, Any]) -> list[int]:

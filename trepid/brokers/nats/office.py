@@ -16,6 +16,7 @@ from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.topology import Topology
 from trepid.errors import UnknownQueueError
+from trepid.ports.messages import Ref
 
 
 @final
@@ -51,6 +52,11 @@ class Office:
         self.mover = Mover(jetstream, self.names)
         self.book: LeaseBook[Held] = LeaseBook()
         self._known: set[str] = set()
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether this very copy of a message is leased to somebody in this session."""
+        # Each copy is leased once, so this is the token of its first and only lease.
+        return self.book.find(Ref(parcel.queue, parcel.letter.id, (parcel.stamp, 1))) is not None
 
     # ------------------------------------------------------------------------------------------------ queues
 

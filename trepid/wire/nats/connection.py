@@ -215,6 +215,17 @@ class NatsConnection:
         self.link.send(self.ping())
         await self._pongs[-1].wait()
 
+    async def deafen_box(self, sid: int) -> None:
+        """Let nothing more come into a box that is still open, and read what is under way.
+
+        Raises:
+          BrokerLostError: if the connection is lost meanwhile.
+
+        Cancellation: the box stays, for what is under way.
+        """
+        self._send(protocol.unsubscribed(sid))
+        await self.round_trip()
+
     async def deafen(self) -> None:
         """Let nothing more come into any box, and read what is under way."""
         for sid in self._boxes:
