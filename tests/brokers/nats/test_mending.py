@@ -1,12 +1,18 @@
 """A server that was killed remembers what it has handed out, and not what was deleted since; it is helped."""
 
+import time
+
+import attrs
 import pytest
 import trio
+import trio.testing
 
-from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, take
+from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, sweep, take
+from trepid.brokers.nats import mending
 from trepid.brokers.nats.jetstream import api
 from trepid.brokers.nats.mending import gone, mend
-from trepid.rules.life import Reply
+from trepid.brokers.nats.pulling import Pull
+from trepid.rules.life import Reply, State
 
 
 def consumer(floor, last):
@@ -14,17 +20,47 @@ def consumer(floor, last):
 
 
 @pytest.mark.parametrize(
-    ("floor", "last", "first", "deleted", "wanted"),
+    ("floor", "last", "state", "wanted"),
     [
-        (0, 0, 1, [], []),
-        (3, 9, 4, [5, 6, 12], [5, 6]),
-        (1, 6, 4, None, [2, 3]),
-        (1, 3, 50, [60], [2, 3]),
-        (7, 9, 4, [5, 8], [8]),
+        (0, 0, (1, 0, None), []),
+        (3, 9, (4, 12, [5, 6, 11]), [5, 6]),
+        (1, 6, (4, 6, None), [2, 3]),
+        (1, 3, (50, 60, [59]), [2, 3]),
+        (7, 9, (4, 9, [5, 8]), [8]),
     ],
 )
-def test_what_is_gone_and_may_be_waited_for(floor, last, first, deleted, wanted):
-    assert gone(consumer(floor, last), {"first_seq": first, "deleted": deleted}) == wanted
+async def test_what_is_gone_and_may_be_waited_for(floor, last, state, wanted, monkeypatch):
+    first, end, deleted = state
+
+    async def answered(*_):
+        await trio.lowlevel.checkpoint()
+        messages = end + 1 - first - len(deleted or ())
+        return {"state": {"first_seq": first, "last_seq": end, "messages": messages, "deleted": deleted}}
+
+    monkeypatch.setattr(mending, "api", answered)
+    assert await gone(None, "s", consumer(floor, last)) == wanted
+
+
+async def test_what_is_gone_together_with_its_neighbours_is_found(nats_server):
+    """2.9 lists what was deleted file by file, and forgets the files in which nothing is left."""
+    broker = fresh_broker(nats_server, prefix="files")
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        await session.publish([publication("held")])
+        assert len(await take(session)) == 1
+        total = 400
+        await session.publish([publication(f"m{number}", payload=bytes(60_000)) for number in range(total)])
+        async with broker.open() as other:
+            assert len(await drained(other, total)) == total
+        await session.publish([publication("last")])
+        assert [each.id for each in await take(session, wait=1.0)] == ["last"]
+        info = await api(connection, "CONSUMER.INFO.files-medium-q.medium")
+        assert await gone(connection, "files-medium-q", info) == list(range(2, total + 2))
+        await mend(connection, "files-medium-q", "medium")
+        await connection.round_trip()
+        info = await api(connection, "CONSUMER.INFO.files-medium-q.medium")
+        assert info["num_ack_pending"] == 2
+    await sweep(nats_server.url, "files")
 
 
 async def test_what_is_held_stays_held(nats_server):
@@ -97,23 +133,43 @@ async def test_what_is_handed_out_again_to_its_holder_is_held_once(nats_server):
         assert await settle(session, delivery) is Reply.APPLIED
 
 
+async def test_what_comes_to_nobody_and_is_held_stays_with_its_holder(nats_server):
+    broker = fresh_broker(nats_server, prefix="nobody")
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication("leased"), publication("purged", priority=0)])
+        leased, purged = await take(session)
+        for lease in session._office.book.leases():
+            session._intake._arrived(attrs.evolve(lease.message.parcel, deliveries=2))
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await settle(session, leased) is Reply.APPLIED
+        async with open_wire(nats_server.url) as connection:
+            await api(connection, "CONSUMER.DELETE.nobody-low-q.low")
+        await session.declare(["q"])
+        assert await session.purge("q", [State.READY]) == 0
+        assert await settle(session, purged) is Reply.APPLIED
+
+
 async def test_mending_does_not_answer_for_what_is_held(nats_server):
     """Seen on 2.9: an answer whose number is that of the next delivery to be answered moves the floor past the held."""
     broker = fresh_broker(nats_server, prefix="floors")
+    stream = "floors-medium-q"
     async with broker.open() as session, open_wire(nats_server.url) as connection:
         await session.declare(["q"])
         await session.publish([publication("m1")])
         (first,) = await take(session)
         reply = session._office.book.leases()[0].message.parcel.message.reply
-        for _ in range(2):  # two more deliveries of the first message: numbers run ahead of places
-            session._office.jetstream.current.say(reply, b"-NAK")
-            assert await take(session, wait=0.3) == []
+        for number in (2, 3):  # more deliveries of the first message: their numbers run ahead of places
+            connection.say(reply, b"-NAK")
+            pull = Pull(connection, stream, "q", "medium", 1, now=time.time, wait=5.0, at_once=True)
+            assert [parcel.deliveries for parcel in await pull.wait()] == [number]
         assert await settle(session, first) is Reply.APPLIED
         await session.publish([publication("m2"), publication("m3"), publication("m4")])
-        _, *others = await take(session)
+        kept, *others = await take(session)
+        assert (kept.id, [each.id for each in others]) == ("m2", ["m3", "m4"])
         for delivery in others:
             await settle(session, delivery)
-        await mend(connection, "floors-medium-q", "medium")
+        await mend(connection, stream, "medium")
         await connection.round_trip()
-        info = await api(connection, "CONSUMER.INFO.floors-medium-q.medium")
+        info = await api(connection, f"CONSUMER.INFO.{stream}.medium")
         assert (info["num_ack_pending"], info["ack_floor"]["stream_seq"]) == (1, 1)

@@ -16,7 +16,6 @@ import trio
 
 from trepid.brokers.nats.mending import mend
 from trepid.brokers.nats.parcel import Parcel, unpacked
-from trepid.errors import BrokerLostError
 from trepid.wire.nats.connection import NatsConnection
 from trepid.wire.nats.protocol import Message
 
@@ -24,8 +23,6 @@ _ENDS: Final = (404, 408)
 """Nothing is there (any more); the time is over."""
 _SILENCE: Final = 0.5
 """Seconds without a word after which no more is expected of a request; that it was patient is added."""
-_GRACE: Final = 5.0
-"""Seconds in which the server says that it has heard us end a request."""
 _encode = msgspec.json.encode
 
 
@@ -111,7 +108,7 @@ class Pull:
         """Wait for the end of a request that does not wait itself, and return what came.
 
         Raises:
-          BrokerLostError: if the connection is lost, or the server says nothing at all.
+          BrokerLostError: if the connection is lost.
 
         Cancellation: what comes, or has come, is left in *parcels*; see :meth:`abandon`.
         """
@@ -127,10 +124,8 @@ class Pull:
 
     async def _break_silence(self) -> None:
         """Withdraw the request, take what was under way, and help the consumer."""
-        with trio.move_on_after(_GRACE) as scope:
-            await self._connection.deafen_box(self._token)
-        if scope.cancelled_caught:
-            raise BrokerLostError(f"{self._connection.name}: no messages, and no word that there are none")
+        # However slow it is, this is answered, or the connection is lost.
+        await self._connection.deafen_box(self._token)
         if not self.over:
             self._finish()
         # The look at the consumer that this begins with also has the server count again, and drop the request.

@@ -25,7 +25,9 @@ class Returns:
         self._closing = False
 
     def add(self, parcel: Parcel) -> None:
-        """A parcel has come to nobody."""
+        """A parcel has come to nobody; but if somebody here holds it already, it stays there."""
+        if self._office.holds(parcel):
+            return
         self._parcels.append(parcel)
         if not self._closing and len(self._parcels) == 1:
             self._office.nursery.start_soon(self._give_back, name="give back messages of nobody")

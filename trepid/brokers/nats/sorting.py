@@ -11,7 +11,7 @@ from trepid.brokers.nats import names as places
 from trepid.brokers.nats.letter import Letter
 from trepid.brokers.nats.moving import Move, due_now, given_back, parked
 from trepid.brokers.nats.office import Office
-from trepid.brokers.nats.parcel import PROGRESS, Parcel, not_before
+from trepid.brokers.nats.parcel import Parcel, not_before
 from trepid.brokers.nats.results import Results
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, READY, Life
@@ -98,8 +98,6 @@ class Sorter:
         # In the order in which they became due: the copies stand in the order in which they are stored.
         for parcel in sorted(parcels, key=lambda parcel: (parcel.letter.due, parcel.stamp)):
             if office.holds(parcel):
-                # A server that was killed forgets what it handed out, or takes us for dead: we are not.
-                connection.say(parcel.message.reply, PROGRESS)
                 continue
             life, move, wait = sort(parcel, now)
             if life is not None:
