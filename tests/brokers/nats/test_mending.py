@@ -150,6 +150,22 @@ async def test_what_comes_to_nobody_and_is_held_stays_with_its_holder(nats_serve
         assert await settle(session, purged) is Reply.APPLIED
 
 
+async def test_what_came_before_the_server_was_killed_is_left_to_who_has_it_now(nats_server):
+    """Else two work on it: its new holder, and whoever gets the copy that takes the lease from that one."""
+    broker = fresh_broker(nats_server, prefix="earlier")
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q"])
+        await session.publish([publication()])
+        (delivery,) = await take(other)
+        (lease,) = other._office.book.leases()
+        earlier = attrs.evolve(lease.message.parcel, server="a life before")
+        session._intake._arrived(earlier)
+        assert await session._intake._sorter.sort_all([earlier]) == ([], False)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert await take(session) == []
+        assert await settle(other, delivery) is Reply.APPLIED
+
+
 async def test_mending_does_not_answer_for_what_is_held(nats_server):
     """Seen on 2.9: an answer whose number is that of the next delivery to be answered moves the floor past the held."""
     broker = fresh_broker(nats_server, prefix="floors")

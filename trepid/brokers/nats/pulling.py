@@ -147,7 +147,7 @@ class Pull:
             return
         if 100 <= status < 200:
             return
-        parcel = unpacked(self.queue, self.place, message, self._now())
+        parcel = unpacked(self.queue, self.place, message, self._connection.server, self._now())
         if parcel is None:
             return
         if self._arrived is None or not self._arrived(parcel):

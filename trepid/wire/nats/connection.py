@@ -123,6 +123,11 @@ class NatsConnection:
         return self._link
 
     @property
+    def server(self) -> str:
+        """Which life of which server it leads to: one that is started again gives itself another name."""
+        return str(self.info.get("server_id", ""))
+
+    @property
     def largest(self) -> int:
         """Bytes of headers and payload that a message may have."""
         return int(self.info.get("max_payload", 1 << 20))
