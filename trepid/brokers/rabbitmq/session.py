@@ -105,13 +105,12 @@ class RabbitMQSession(Session):
     async def declare(self, queues: Sequence[str]) -> None:
         lines = await self._lines()
         for queue in dict.fromkeys(queues):
-            await (lines.affirm(queue) if await lines.exists(queue) else lines.declare(queue))
+            await (lines.builder.affirm(queue) if await lines.exists(queue) else lines.declare(queue))
 
     @override
     async def queues(self) -> list[str]:
         lines = await self._lines()
-        await lines.registry.up_to_now()
-        return [queue for queue in sorted(lines.registry.queues) if await lines.exists(queue)]
+        return [queue for queue in await lines.listed() if await lines.exists(queue)]
 
     @override
     async def delete(self, queue: str) -> None:

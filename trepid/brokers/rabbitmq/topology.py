@@ -31,6 +31,7 @@ _NEVER: Final = 1_000_000
 """How often the server may take a message back before it drops it; the budgets are ours, and far smaller."""
 
 _STRAY_TTL: Final = 86_400_000
+_DECOY_EXPIRES: Final = 60_000
 
 
 def level_of(priority: int) -> str:
@@ -93,6 +94,10 @@ class Names:
         """The stream in which declared queues are written down."""
         return f"{self.prefix}::registry"
 
+    def decoy(self, mark: str) -> str:
+        """Return the name of a queue that is made for the sake of those before it, and removed at once."""
+        return f"{self.prefix}::decoy:{mark}"
+
     def home(self, queue: str, level: str) -> Target:
         """Return where to publish what is due."""
         return ("", self.ready(queue, level))
@@ -129,6 +134,11 @@ def stepping(names: Names, step: int) -> Mapping[str, Any]:
 def straying() -> Mapping[str, Any]:
     """Return the arguments of the queue of what has lost its way: it is forgotten after a day."""
     return {"x-queue-type": "quorum", "x-message-ttl": _STRAY_TTL}
+
+
+def decoying() -> Mapping[str, Any]:
+    """Return the arguments of a decoy: should nobody live to remove it, the server does."""
+    return {"x-queue-type": "quorum", "x-expires": _DECOY_EXPIRES}
 
 
 def recording() -> Mapping[str, Any]:
