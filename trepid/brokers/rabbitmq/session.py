@@ -189,16 +189,15 @@ class RabbitMQSession(Session):
         """Bring into stock what can be leased now."""
         for tap in taps:
             tap.asked = trio.current_time()
-        missing = limit - self._depot.ready(taps)
         turns = list(taps)
-        while turns and missing > 0:
+        # Not everything that comes can be leased: some has expired, or is a crash of somebody else.
+        while turns and (missing := limit - self._depot.ready(taps)) > 0:
             share = -(-missing // len(turns))
             left: list[Tap] = []
             for tap in turns:
-                most = min(share, missing)
+                most = min(share, limit - self._depot.ready(taps))
                 if (over or not tap.listening) and most > 0:
                     came = await tap.fetch(most if over else min(most, _GULP))
-                    missing -= came
                     if over and came == most:
                         left.append(tap)  # it may have more
                     elif not over and came == _GULP and not tap.wary:
