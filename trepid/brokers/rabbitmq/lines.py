@@ -116,7 +116,7 @@ class Lines:
 
     async def exists(self, queue: str) -> bool:
         """Ask whether a queue was declared."""
-        there = await self.builder.exist(self.names.all(queue))
+        there = await self.builder.exist(queue)
         (self.known.add if there else self.known.discard)(queue)
         return there
 
@@ -192,7 +192,7 @@ async def open_lines(address: Address, news: Callable[[], None]) -> AsyncGenerat
 
 async def _begin_registry(lines: Lines) -> None:
     """Make the registry, if there never was one; one that is not back yet after a crash is followed when it is."""
-    if await lines.builder.exist((lines.names.registry,)):
+    if await lines.builder.there(lines.names.registry):
         return
     with suppress(ChannelClosedError):
         await lines.apart(lambda channel: channel.call(_registry(lines.names)))

@@ -66,6 +66,10 @@ class Names:
         """Return every queue of the server that a queue of Trepid is made of."""
         return (*(self.ready(queue, level) for level in LEVELS), self.dead(queue))
 
+    def seal(self, queue: str) -> str:
+        """Return the exchange that shows that a queue of Trepid is complete; nothing is published to it."""
+        return f"{self.prefix}:{queue}"
+
     def wait(self, step: int) -> str:
         """Return the queue of a step of the ladder."""
         return f"{self.prefix}::wait:{step}"
@@ -97,6 +101,11 @@ class Names:
     def decoy(self, mark: str) -> str:
         """Return the name of a queue that is made for the sake of those before it, and removed at once."""
         return f"{self.prefix}::decoy:{mark}"
+
+    @property
+    def mending(self) -> str:
+        """The queue that is there, exclusively, while a session removes what was never completed."""
+        return f"{self.prefix}::mending"
 
     def home(self, queue: str, level: str) -> Target:
         """Return where to publish what is due."""
