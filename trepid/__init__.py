@@ -5,7 +5,16 @@ it.  The worker is a Trio nursery in the caller's own tree, with one cancel scop
 """
 
 from trepid.brokers.memory import MemoryBroker
-from trepid.connection import CancelResult, Connection, JobHandle, open_connection
+from trepid.connection import (
+    CancelResult,
+    Connection,
+    Emitted,
+    Ended,
+    JobHandle,
+    Progressed,
+    StateChanged,
+    open_connection,
+)
 from trepid.errors import (
     ArgumentsError,
     BrokerBusyError,
@@ -68,6 +77,8 @@ __all__ = [
     "Connection",
     "Context",
     "DuplicateActorError",
+    "Emitted",
+    "Ended",
     "EnvelopeError",
     "ExponentialBackoff",
     "Job",
@@ -80,6 +91,7 @@ __all__ = [
     "MessageView",
     "PayloadTooLargeError",
     "Priority",
+    "Progressed",
     "Queue",
     "QueueBusyError",
     "QueueFullError",
@@ -92,6 +104,7 @@ __all__ = [
     "RunningWorker",
     "Snooze",
     "State",
+    "StateChanged",
     "TrepidError",
     "Unique",
     "UniqueConflictError",

@@ -151,6 +151,7 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
             nursery.start_soon(shift.settler.run)
+            nursery.start_soon(shift.scribe.run)
             nursery.start_soon(shift.hurry)
 
 

@@ -33,6 +33,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.ports.records import Records
 from trepid.rules.life import LEASED, READY, SCHEDULED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 from trepid.rules.verdicts import Returned
@@ -82,6 +83,12 @@ class AssistedSession(Session):
     @override
     def connected(self) -> bool:
         return self._main.connected and self._second.connected
+
+    @property
+    @override
+    def records(self) -> Records:
+        """Those of the second engine, for what running jobs tell; to lend them on would be a third engine."""
+        return self._second.records
 
     @override
     async def now(self) -> float:
