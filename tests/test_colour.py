@@ -145,7 +145,7 @@ async def test_what_is_sync_never_waits(autojump_clock):
         async with working(WORKER, connection) as running:
             await idle()
             with trio.testing.assert_no_checkpoints():
-                connection.handle("x")
+                connection.handle("x").watch()
                 connection.messages("default", trepid.State.DEAD)
                 _ = connection.capabilities
                 running.statistics()

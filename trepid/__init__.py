@@ -5,7 +5,17 @@ it.  The worker is a Trio nursery in the caller's own tree, with one cancel scop
 """
 
 from trepid.brokers.memory import MemoryBroker
-from trepid.connection import CancelResult, Connection, JobHandle, ScheduleView, open_connection
+from trepid.connection import (
+    CancelResult,
+    Connection,
+    Emitted,
+    Ended,
+    JobHandle,
+    Progressed,
+    ScheduleView,
+    StateChanged,
+    open_connection,
+)
 from trepid.errors import (
     ArgumentsError,
     BrokerBusyError,
@@ -75,6 +85,8 @@ __all__ = [
     "Cron",
     "DuplicateActorError",
     "DuplicateScheduleError",
+    "Emitted",
+    "Ended",
     "EnvelopeError",
     "Every",
     "ExponentialBackoff",
@@ -88,6 +100,7 @@ __all__ = [
     "MessageView",
     "PayloadTooLargeError",
     "Priority",
+    "Progressed",
     "Queue",
     "QueueBusyError",
     "QueueFullError",
@@ -102,6 +115,7 @@ __all__ = [
     "ScheduleView",
     "Snooze",
     "State",
+    "StateChanged",
     "TrepidError",
     "Unique",
     "UniqueConflictError",

@@ -30,6 +30,11 @@ async def with_context(ctx: trepid.Context, n: int) -> float:
     assert_type(ctx.attempt, int)
     assert_type(ctx.job, trepid.Job[Any])
     assert_type(ctx.stopping, bool)
+    await ctx.progress(1)
+    await ctx.progress(1, 2.5, "half")
+    await ctx.progress("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.emit({"any": [1]})
+    await ctx.checkpoint_state(ctx.state)
     await ctx.connection.enqueue(GREET.job("x"))
     return n
 
@@ -181,6 +186,16 @@ async def use() -> None:
         assert_type(await (await connection.enqueue(THUMB.job("x"))).result(), int)
         assert_type(await connection.stats("images"), trepid.QueueStats)
         assert_type(await hello.cancel("no"), trepid.CancelResult)
+        async for update in hello.watch():
+            match update:
+                case trepid.Progressed():
+                    assert_type(update.fraction, float | None)
+                case trepid.Ended():
+                    assert_type(update.result, str)
+                case trepid.Emitted():
+                    assert_type(update.value, Any)
+                case _:
+                    assert_type(update, trepid.StateChanged)
         chained = await connection.enqueue(GREET.job("Trio").then(THUMB.job(trepid.PREVIOUS)))
         assert_type(chained, trepid.JobHandle[int])
         assert_type(await trepid.Worker(router, messages_limit=2).run(connection), trepid.Report)

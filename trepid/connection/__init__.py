@@ -6,3 +6,9 @@ from trepid.connection.handle import JobHandle as JobHandle
 from trepid.connection.opening import open_connection as open_connection
 from trepid.connection.pages import Messages as Messages
 from trepid.connection.schedules import ScheduleView as ScheduleView
+from trepid.connection.updates import Emitted as Emitted
+from trepid.connection.updates import Ended as Ended
+from trepid.connection.updates import Progressed as Progressed
+from trepid.connection.updates import StateChanged as StateChanged
+from trepid.connection.updates import Update as Update
+from trepid.connection.watching import Watch as Watch

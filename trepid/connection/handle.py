@@ -8,11 +8,13 @@ from typing import Any, Generic, NoReturn, final
 
 import attrs
 import outcome
+from outcome import Outcome
 from typing_extensions import TypeVar
 
 from trepid.connection import following
 from trepid.connection.following import Step
 from trepid.connection.patience import Patience
+from trepid.connection.watching import Watch
 from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Ending, MessageView
@@ -83,17 +85,25 @@ class JobHandle(Generic[T]):
         """
         return self._value(*await self._ending())
 
-    async def outcome(self) -> outcome.Outcome[T]:
+    async def outcome(self) -> Outcome[T]:
         """Wait for the job's end and return it as a value: ``outcome.Value``, or ``outcome.Error``.
 
         Raises:
           JobGoneError: if nothing is kept of it.
         """
-        ending = await self._ending()
-        try:
-            return outcome.Value(self._value(*ending))
-        except TrepidError as exc:
-            return outcome.Error(exc)
+        return self._outcome(*await self._ending())
+
+    def watch(self) -> Watch[T]:
+        """Return an async iterator over what becomes of the job.
+
+        It gives :class:`~trepid.StateChanged` (the first says where it is now), :class:`~trepid.Progressed`,
+        :class:`~trepid.Emitted`, and at last :class:`~trepid.Ended`; after that it is at its end.  A watch that begins
+        late gets all emitted values that are still kept.  Of a chain it tells about one step after the other.
+
+        Raises:
+          JobGoneError: out of the iteration, if nothing is kept of the job.
+        """
+        return Watch(self._session, self._patience, self._path, self._outcome)
 
     async def status(self) -> MessageView:
         """Return the message as it is now.
@@ -124,6 +134,12 @@ class JobHandle(Generic[T]):
 
     async def _ending(self) -> tuple[Step, Ending]:
         return await following.followed(self._session, self._patience, self._path)
+
+    def _outcome(self, step: Step, ending: Ending) -> Outcome[T]:
+        try:
+            return outcome.Value(self._value(step, ending))
+        except TrepidError as exc:
+            return outcome.Error(exc)
 
     def _value(self, step: Step, ending: Ending) -> T:
         if ending.state is CANCELLED:

@@ -10,6 +10,7 @@ import trio
 from trepid.ports.messages import Delivery, Publication, Ref
 from trepid.rules.attempts import Cause
 from trepid.rules.terms import Terms
+from trepid.runtime.noting import Notes
 
 _LEAST_MARGIN = 1.0
 
@@ -47,6 +48,8 @@ class JobRun:
     """Whether the job has settled itself in a transaction of its own, which may be committed or not."""
     follow_up: Publication | None = None
     """What its settlement as done publishes, if it is a step of a chain and not the last."""
+    notes: Notes | None = None
+    """What the job tells about itself, if it has a context."""
     seconds: float = 0.0
     """How long the attempt took; only kept where somebody wants to know."""
     timeout_at: float = inf

@@ -12,7 +12,8 @@ import msgspec
 import trio
 
 from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError, LeaseLostError
-from trepid.ports.messages import Settlement
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import Delivery, Settlement
 from trepid.rules import attempts
 from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
@@ -22,6 +23,7 @@ from trepid.runtime import chaining
 from trepid.runtime.calls import Calls
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.live_context import LiveContext
+from trepid.runtime.noting import Notes
 from trepid.runtime.places import Place
 from trepid.runtime.shift import Shift
 from trepid.values.actor import Actor
@@ -161,6 +163,8 @@ class Performer:
     ) -> object:
         actor = ready.terms.actor
         shift = self._shift
+        if actor.parameters.takes_context and _was_leased_before(run.delivery, shift.session.capabilities):
+            await self._notes(run, ready).load()
 
         async def called(nursery: trio.Nursery | None) -> object:
             context = LiveContext(
@@ -171,6 +175,7 @@ class Performer:
                 lambda: shift.stopping,
                 nursery,
                 partial(self._settle_in, run, ready),
+                partial(self._notes, run, ready),
             )
             args = [context, *ready.args] if actor.parameters.takes_context else ready.args
             call: Callable[[], Awaitable[object]] = partial(self._call_plain, actor, place, args, ready.kwargs)
@@ -181,6 +186,12 @@ class Performer:
         if actor.run_in != "trio":
             return await called(None)
         return await _with_nursery(called)
+
+    def _notes(self, run: JobRun, ready: Ready) -> Notes:
+        """Return what a job tells about itself; most jobs tell nothing."""
+        if run.notes is None:
+            run.notes = Notes(self._shift.session, run.delivery, ready.terms, self._shift.scribe.remind)
+        return run.notes
 
     def _settle_in(self, run: JobRun, ready: Ready, connection: Any, result: object) -> None:
         """Settle a message in the transaction of its own job.  Called in the job's thread, if it has one."""
@@ -198,6 +209,12 @@ class Performer:
                 run.settled_inside = before
         if reply is not Reply.APPLIED:
             raise LeaseLostError(run.delivery.id, str(reply))
+
+
+def _was_leased_before(delivery: Delivery, capabilities: Capabilities) -> bool:
+    """Whether there may have been an attempt before this one."""
+    # Where a message that comes back is a copy, its deliveries are counted anew.
+    return delivery.token[1] != 1 or not capabilities.keeps_place or delivery.failures + delivery.crashes > 0
 
 
 async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:

@@ -17,6 +17,7 @@ from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
 from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict, Withdrawn
 from trepid.runtime.job_run import JobRun, margin
+from trepid.runtime.noting import Scribe
 from trepid.runtime.report import Report, WorkerStatistics
 from trepid.runtime.settling import Settler
 from trepid.runtime.telling import Teller
@@ -59,6 +60,7 @@ class Shift:
         self.owner = f"{secrets.token_hex(8)}"
         self.teller = Teller(worker.observers)
         self.settler = Settler(self.session, self.settled, self.troubled, worker.lease / 3)
+        self.scribe = Scribe()
         self.resources: Any = None
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
