@@ -170,6 +170,21 @@ assert_type(router.wrapped(middleware), trepid.Router)
 assert_type(list(router), list[str])
 trepid.Router(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 trepid.Router([GREET])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+nightly = trepid.Schedule(
+    "nightly", trepid.Cron("0 3 * * 1-5", tz="Europe/Berlin"), GREET.job("Trio"), misfire="all", overlap="skip"
+)
+assert_type(trepid.Router(GREET, router, schedules=[nightly]), trepid.Router)
+assert_type(nightly.job, trepid.Job[Any])
+trepid.Schedule("hourly", trepid.Every(timedelta(hours=1)), trepid.Job("greet"), grace=timedelta(minutes=5), jitter=60)
+trepid.Schedule("once", trepid.At(datetime.now(UTC)), THUMB.job("cat.png"))
+trepid.Router(schedules=nightly)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Router(schedules=[GREET])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+trepid.Schedule("x", "0 3 * * *", GREET.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Schedule("x", trepid.Every(5), GREET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Schedule("x", trepid.Every(5), GREET.job("x"), misfire="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Cron("0 3 * * *", tz=UTC)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+trepid.Every("hour")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+nightly.name = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 _ = router | greet  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue]
 router["x"] = GREET  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
 
@@ -199,6 +214,11 @@ async def use() -> None:
         chained = await connection.enqueue(GREET.job("Trio").then(THUMB.job(trepid.PREVIOUS)))
         assert_type(chained, trepid.JobHandle[int])
         assert_type(await trepid.Worker(router, messages_limit=2).run(connection), trepid.Report)
+        await connection.schedule(nightly)
+        assert_type(await connection.schedules(router), list[trepid.ScheduleView])
+        assert_type(await connection.run_schedule("nightly"), trepid.JobHandle[Any])
+        assert_type(await connection.unschedule("nightly"), bool)
+        await connection.schedule(GREET.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.enqueue("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.declare(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     trepid.Worker(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

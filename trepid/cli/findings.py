@@ -13,6 +13,7 @@ import attrs
 if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
     from trepid.values.actor import Actor
+    from trepid.values.schedule import Schedule
 
 _EXTRAS: Final = {"process": ("trio_parallel", "process"), "asyncio": ("trio_asyncio", "asyncio")}
 _MOST_RETRIES: Final = 1000
@@ -35,9 +36,10 @@ class Finding:
 
 def of_worker(worker: Worker) -> list[Finding]:
     """Return what is wrong, or odd, about a worker and its actors."""
-    if not worker.router:
+    if not worker.router and not worker.router.schedules:
         return [Finding("worker", "it has no actors")]
     found = [finding for actor in worker.router.values() for finding in _of_actor(actor)]
+    found += [finding for schedule in worker.router.schedules.values() for finding in _of_schedule(worker, schedule)]
     heard = worker.queue_names()
     for name in worker.router.queues():
         if name not in heard:
@@ -75,6 +77,23 @@ def _of_actor(actor: Actor[..., Any]) -> Iterator[Finding]:
     if untyped:
         text = f"nothing checks or converts {', '.join(untyped)}, for want of annotations"
         yield Finding(about, text, wrong=False)
+
+
+def _of_schedule(worker: Worker, schedule: Schedule) -> Iterator[Finding]:
+    from trepid.errors import ArgumentsError
+    from trepid.values.envelope import unseal
+
+    about, job = f"schedule {schedule.name}", schedule.job
+    actor = worker.router.find(job.name)
+    if actor is None:
+        yield Finding(about, f"the worker has no actor {job.name!r}; another one must run its jobs", wrong=False)
+        return
+    if job.queue.name not in worker.queue_names():
+        yield Finding(about, f"the worker does not look into queue {job.queue}, where its jobs go", wrong=False)
+    try:
+        actor.parameters.read(unseal(job.payload))
+    except ArgumentsError as exc:
+        yield Finding(about, f"its arguments do not fit {job.name}: {exc.reason}")
 
 
 def _imported(actor: Actor[..., Any]) -> Any:

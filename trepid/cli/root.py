@@ -13,6 +13,7 @@ from trepid.cli.groups import Program
 from trepid.cli.migrate import migrate
 from trepid.cli.options import option, traceback_option
 from trepid.cli.queues import queues
+from trepid.cli.schedules import schedule
 from trepid.cli.worker import worker
 
 
@@ -52,5 +53,5 @@ def trepid() -> None:
     """
 
 
-for command in (worker, enqueue, queues, dead, check, migrate):
+for command in (worker, enqueue, queues, schedule, dead, check, migrate):
     trepid.add_command(command)

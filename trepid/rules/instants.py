@@ -7,12 +7,17 @@ stretch cronsim finds what matches, in plain local time; what happens where two 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 from math import ceil, floor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trepid.values.calendar import At, Cron, Every, When
+
+if TYPE_CHECKING:
+    from cronsim import CronSim
 
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - what a clock shows, wherever it hangs
 _STEP: Final = 86_400
@@ -88,12 +93,10 @@ def _microseconds(seconds: float) -> int:
 
 
 def _cron_following(cron: Cron, after: int) -> Iterator[float]:
-    from cronsim import CronSim
-
     offset = _offset(cron, after)
     at, shown = after, after + offset  # both of them are done with
     while True:
-        for local in CronSim(cron.expression, _local(shown)):
+        for local in _matches(cron.expression, shown):
             shown = _seconds(local)
             moment = shown - offset
             change = _next_change(cron, at, moment, offset)
@@ -115,13 +118,11 @@ def _cron_following(cron: Cron, after: int) -> Iterator[float]:
 
 
 def _cron_preceding(cron: Cron, until: int) -> Iterator[float]:
-    from cronsim import CronSim
-
     offset = _offset(cron, until)
     at, shown = until, until + offset + 1  # the one is to be looked at, the other one is not
     told = None
     while True:
-        for local in CronSim(cron.expression, _local(shown), reverse=True):
+        for local in _matches(cron.expression, shown, reverse=True):
             shown = _seconds(local)
             moment = shown - offset
             change = _last_change(cron, moment, at, offset)
@@ -138,6 +139,21 @@ def _cron_preceding(cron: Cron, until: int) -> Iterator[float]:
         if cron.fixed and change + offset <= shown < change + after and told != change:
             yield float(change)
         shown = change + offset
+
+
+def _matches(expression: str, shown: int, *, reverse: bool = False) -> Iterator[datetime]:
+    """Yield what clocks show when an expression matches, after or before something that they show."""
+    found = copy(_parsed(expression, reverse=reverse))
+    found.dt = datetime.fromtimestamp(shown, UTC).replace(tzinfo=None)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def _parsed(expression: str, *, reverse: bool) -> CronSim:
+    """Return an expression as cronsim reads it, which takes longer than to find its next match."""
+    from cronsim import CronSim
+
+    return CronSim(expression, _EPOCH, reverse=reverse)
 
 
 def _offset(cron: Cron, instant: int) -> int:
@@ -182,10 +198,6 @@ def _last_change(cron: Cron, start: int, end: int, offset: int) -> int | None:
             return end
         end = step
     return None
-
-
-def _local(shown: int) -> datetime:
-    return datetime.fromtimestamp(shown, UTC).replace(tzinfo=None)
 
 
 def _seconds(local: datetime) -> int:
