@@ -150,6 +150,8 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
                 nursery.start_soon(_obey, shift.signals, shift)
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
+            nursery.start_soon(shift.fences.guard)
+            nursery.start_soon(shift.tethers.watch)
             nursery.start_soon(shift.settler.run)
             nursery.start_soon(shift.hurry)
 
