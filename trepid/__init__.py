@@ -5,7 +5,15 @@ it.  The worker is a Trio nursery in the caller's own tree, with one cancel scop
 """
 
 from trepid.brokers.memory import MemoryBroker
-from trepid.connection import CancelResult, Connection, JobHandle, open_connection
+from trepid.connection import (
+    CancelResult,
+    Connection,
+    JobHandle,
+    JobNursery,
+    JobNurseryStatistics,
+    open_connection,
+    open_job_nursery,
+)
 from trepid.errors import (
     ArgumentsError,
     BrokerBusyError,
@@ -19,6 +27,7 @@ from trepid.errors import (
     JobCancelledError,
     JobFailedError,
     JobGoneError,
+    JobNurseryTimeoutError,
     LeaseLostError,
     PayloadTooLargeError,
     QueueBusyError,
@@ -73,6 +82,9 @@ __all__ = [
     "JobFailedError",
     "JobGoneError",
     "JobHandle",
+    "JobNursery",
+    "JobNurseryStatistics",
+    "JobNurseryTimeoutError",
     "LeaseLostError",
     "MemoryBroker",
     "MessageView",
@@ -100,5 +112,6 @@ __all__ = [
     "WorkerStatistics",
     "__version__",
     "open_connection",
+    "open_job_nursery",
     "run",
 ]

@@ -9,14 +9,17 @@ from typing import Any, Generic, NoReturn, final
 
 import attrs
 import outcome
+import trio
 from typing_extensions import TypeVar
 
+from trepid.connection.births import Birth
+from trepid.connection.ends import value_of
 from trepid.connection.patience import Patience
-from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
+from trepid.errors import JobGoneError, TrepidError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Absent, Ending, MessageView
-from trepid.rules.life import CANCELLED, DONE, CancelReply
-from trepid.values.words import checked_text, complaint
+from trepid.rules.life import CancelReply
+from trepid.values.words import checked_text
 
 T = TypeVar("T", default=Any, covariant=True)
 
@@ -38,11 +41,14 @@ class CancelResult(enum.StrEnum):
 @final
 @attrs.frozen(eq=False)
 class JobHandle(Generic[T]):
-    """One message on a broker.  Made by ``connection.enqueue`` and ``connection.handle``.
+    """One message on a broker.  Made by ``connection.enqueue``, ``connection.handle`` and job nurseries.
 
     Several tasks may use one handle at once.  Every method is a checkpoint, and cancelling one changes nothing on the
     broker, unless it says otherwise.  While the broker is away, looking and waiting go on until it is back, unless the
     connection was opened with ``wait_for_broker=False``; :meth:`cancel` raises.
+
+    Handles from a job nursery's ``start_soon`` are there before their messages: methods first wait until the message is
+    published, and *existing* is set when that is known.
 
     Attributes:
       id: the message's id.
@@ -56,6 +62,7 @@ class JobHandle(Generic[T]):
     existing: bool = False
     _read_result: Callable[[bytes], T] = attrs.field(alias="read_result", kw_only=True, repr=False)
     _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
+    _birth: Birth | None = attrs.field(alias="birth", kw_only=True, repr=False, default=None)
 
     async def wait(self) -> None:
         """Wait until the job has ended, well or badly; retries are waited through.
@@ -74,7 +81,7 @@ class JobHandle(Generic[T]):
           JobGoneError: if nothing is kept of it; at once.
           ResultError: if it is done, but its result could not be stored or does not fit the annotation.
         """
-        return self._value(await self._ending())
+        return value_of(self.id, await self._ending(), self._read_result)
 
     async def outcome(self) -> outcome.Outcome[T]:
         """Wait for the job's end and return it as a value: ``outcome.Value``, or ``outcome.Error``.
@@ -84,7 +91,7 @@ class JobHandle(Generic[T]):
         """
         ending = await self._ending()
         try:
-            return outcome.Value(self._value(ending))
+            return outcome.Value(value_of(self.id, ending, self._read_result))
         except TrepidError as exc:
             return outcome.Error(exc)
 
@@ -94,6 +101,8 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: if nothing is kept of it.
         """
+        if self._birth is not None and await self._birth.wait() is not None:
+            self._gone()
         view = await self._patience.repeat("status", partial(self._session.get, self.queue, self.id))
         return view if view is not None else self._gone()
 
@@ -110,12 +119,23 @@ class JobHandle(Generic[T]):
           TypeError: if *reason* is no string.
           ValueError: if it is not valid Unicode.
         """
-        [reply] = await self._session.cancel(self.queue, [self.id], checked_text(reason, "reason"))
+        reason = checked_text(reason, "reason")
+        if self._birth is not None:
+            await trio.lowlevel.checkpoint()
+            if self._birth.disown(reason):
+                return CancelResult.WITHDRAWN
+            if await self._birth.wait() is not None:
+                return CancelResult.FINISHED
+        [reply] = await self._session.cancel(self.queue, [self.id], reason)
         if reply is CancelReply.UNKNOWN:
             self._gone()
         return CancelResult(reply.value)
 
     async def _ending(self) -> Ending:
+        if self._birth is not None:
+            never = await self._birth.wait()
+            if never is not None:
+                return never
         while True:
             look = partial(self._session.result, self.queue, self.id, wait=_LONG_POLL)
             ending = await self._patience.repeat("result", look)
@@ -124,22 +144,11 @@ class JobHandle(Generic[T]):
             if isinstance(ending, Ending):
                 return ending
 
-    def _value(self, ending: Ending) -> T:
-        if ending.state is CANCELLED:
-            raise JobCancelledError(self.id, "cancelled", ending.reason or "")
-        if ending.state is not DONE:
-            error = ending.error
-            # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
-            if error is None or (ending.reason in {"expired", "poison"} and error.type != "PoisonError"):
-                raise JobFailedError(self.id, ending.reason or "dead", "")
-            raise JobFailedError(self.id, error.type, error.message, error.traceback)
-        if ending.result is None:
-            raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
-        try:
-            return self._read_result(ending.result)
-        except Exception as exc:
-            # A type's own code (__post_init__) runs here, and may raise anything.
-            raise ResultError(self.id, f"it does not fit the actor's annotation: {complaint(exc)}") from exc
-
     def _gone(self) -> NoReturn:
         raise JobGoneError(self.id, self.queue)
+
+
+def follow(handle: JobHandle[Any], id: str) -> None:
+    """Let a handle that was made before its message stand for the live one that was found instead."""
+    object.__setattr__(handle, "id", id)
+    object.__setattr__(handle, "existing", True)

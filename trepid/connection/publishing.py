@@ -37,8 +37,8 @@ class Publisher:
     A publish is named by who publishes and a number; generated ids are the same pair as text, and sort well.
     """
 
-    _session: Session
-    _patience: Patience
+    session: Session
+    patience: Patience
     _name: str = attrs.field(init=False, factory=lambda: secrets.token_hex(8))
     _numbers: Any = attrs.field(init=False, factory=lambda: count(1))
 
@@ -52,8 +52,8 @@ class Publisher:
         if not isinstance(job, Job):
             hint = "; write actor.job(...)" if isinstance(job, Actor) else ""
             raise TypeError(f"only jobs can be enqueued, not {job!r}{hint}")
-        if job.gate is not None and not self._session.capabilities.limits:
-            raise UnsupportedError("limits of actors", self._session.capabilities.engine)
+        if job.gate is not None and not self.session.capabilities.limits:
+            raise UnsupportedError("limits of actors", self.session.capabilities.engine)
         number: int = next(self._numbers)
         return Publication(
             job.queue.name,
@@ -82,7 +82,7 @@ class Publisher:
         what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
         pause = _FIRST_LOOK
         while True:
-            replies = await self._patience.publish(what, self._session, partial(self._session.publish, items))
+            replies = await self.patience.publish(what, self.session, partial(self.session.publish, items))
             try:
                 refuse(items, replies)
             except QueueFullError:
@@ -96,12 +96,12 @@ class Publisher:
     def handle(self, job: Job[T], item: Publication, published: Published) -> JobHandle[T]:
         """Return the handle of a message that was stored, or found."""
         return JobHandle(
-            self._session,
+            self.session,
             item.queue,
             published.id,
             published.outcome is Publishing.EXISTING,
             read_result=job.read_result,
-            patience=self._patience,
+            patience=self.patience,
         )
 
 
