@@ -115,6 +115,12 @@ class Performer:
         """Call the function under the message's cancel scope, and decide what its end means."""
         actor = ready.terms.actor
         run.terms = ready.terms
+        if ready.envelope.scope is not None or ready.envelope.until is not None:
+            refusal = await self._shift.tethers.tie(run, ready.envelope, ready.terms.keep)
+            if refusal is not None:
+                return refusal
+        if actor.parameters.takes_context and _was_leased_before(run.delivery, self._shift.session.capabilities):
+            await self._remember(run, ready)
         place: Place | None = None
         if actor.run_in in {"thread", "process"}:
             place = await self._calls.place(actor)
@@ -123,6 +129,8 @@ class Performer:
         error: Exception | None = None
         try:
             now = trio.current_time()
+            if now >= run.until:
+                run.stop(Cause.DEADLINE, "deadline")
             if run.cause is not None or now >= run.fence or self._shift.stopping:
                 # A function that is called in a cancelled scope does run, up to its first checkpoint.
                 return _verdict_on_unstarted(run, ready.terms)
@@ -141,6 +149,15 @@ class Performer:
             if place is not None:
                 place.give_back()
         return _verdict_on_end(run, ready.terms, error)
+
+    async def _remember(self, run: JobRun, ready: Ready) -> None:
+        """Read what an earlier attempt has saved: not on the job's time, but stopped by whatever stops the job."""
+        run.scope = trio.CancelScope()
+        if run.cause is not None:
+            run.scope.cancel(reason=run.reason)
+        with run.scope:
+            await self._notes(run, ready).load()
+        run.scope = None
 
     def _call(self, run: JobRun, ready: Ready, place: Place | None) -> Awaitable[object]:
         """Call the actor's function, inside what wraps it."""
@@ -163,8 +180,6 @@ class Performer:
     ) -> object:
         actor = ready.terms.actor
         shift = self._shift
-        if actor.parameters.takes_context and _was_leased_before(run.delivery, shift.session.capabilities):
-            await self._notes(run, ready).load()
 
         async def called(nursery: trio.Nursery | None) -> object:
             context = LiveContext(
@@ -242,9 +257,9 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
 
 def _verdict_on_unstarted(run: JobRun, agreed: Terms) -> Verdict | None:
     """Decide about a message that was stopped, came too late or waited too long before its function began."""
-    if run.cause is Cause.CANCEL or run.cause is Cause.LOST:
-        return attempts.stopped(run.cause, agreed)
-    return _UNSTARTED
+    if run.cause is None or run.cause is Cause.SHUTDOWN:
+        return _UNSTARTED
+    return attempts.stopped(run.cause, agreed)
 
 
 def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:
