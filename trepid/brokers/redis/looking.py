@@ -125,9 +125,10 @@ async def endings(engine: Engine, queue: str, ids: Sequence[str], *, waits: bool
         answer: tuple[float, Any, int, list[int], list[int]] = unpack(packed)
         now, wait, looked, gone, ended = answer
         found |= {some[place - 1]: Absent.GONE for place in gone}
-        for place, blob, result, errors in zip(ended, *columns, strict=True):
+        names = [some[place - 1] for place in ended]
+        for id, blob, result, errors in zip(names, *columns, strict=True):
             row = load(blob, float(now))
-            found[some[place - 1]] = Absent.GONE if row is None else _ending(row, result, errors)
+            found[id] = Absent.GONE if row is None else _ending(row, result, errors)
         if wait is not False:
             waiting.append(float(wait))
         first += looked
