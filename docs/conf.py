@@ -57,9 +57,9 @@ nitpick_ignore_regex = [
     (r"py:.*", rf"({'|'.join(map(re.escape, sorted(others)))})(\..+)?"),
     (r"py:.*", "|".join(name for name in sorted(vars(builtins)) if name.isidentifier())),
     # Type variables have no page of their own.
-    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRTW](_co)?(\.args|\.kwargs)?"),
-    # How a connection waits is said where it is opened.
-    (r"py:class", r"(trepid\.connection\.patience\.)?Patience"),
+    (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRTUW](_co)?(\.args|\.kwargs)?"),
+    # How a connection waits, and what a handle follows, is said where it is opened.
+    (r"py:class", r"(trepid\.connection\.patience\.)?Patience|(trepid\.connection\.following\.)?Step"),
     # Types in the text of a docstring, which Sphinx cuts in two at a comma.
     (r"py:class", r".*\[.*"),
 ]
@@ -94,7 +94,7 @@ def bring_attribute_back(app, what, name, obj, options, lines):
 
 
 # What `open_connection`, `enqueue` and `nursery.start` make has no constructor that anybody should read about.
-LIVE = {"Connection", "JobHandle", "Messages", "RunningWorker", "Session", "Context", "Broker"}
+LIVE = {"Connection", "JobHandle", "Messages", "Watch", "RunningWorker", "Session", "Context", "Broker"}
 
 
 def tidy_signature(app, what, name, obj, options, signature, returns):

@@ -154,8 +154,7 @@ THUMB.job("cat.png").then(GREET.job("x", trepid.PREVIOUS))  # type: ignore[call-
 THUMB.job("cat.png").then(NOTHING.job(trepid.PREVIOUS))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 THUMB.job("cat.png").then(GREET.job())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 THUMB.then(GREET.job("x"))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
-a_text: trepid.Job[str] = GREET.job("x").then(THUMB.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportAssignmentType]
-trepid.PREVIOUS = 5  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition]
+a_text: trepid.Job[str] = GREET.job("x").then(THUMB.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportAssignmentType]
 
 # ------------------------------------------------------------------------------------------------------- the router
 
