@@ -155,6 +155,8 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
             nursery.start_soon(keep_schedules, shift)
+            nursery.start_soon(shift.fences.guard)
+            nursery.start_soon(shift.tethers.watch)
             nursery.start_soon(shift.settler.run)
             nursery.start_soon(shift.scribe.run)
             nursery.start_soon(shift.hurry)

@@ -115,6 +115,10 @@ class Performer:
         """Call the function under the message's cancel scope, and decide what its end means."""
         actor = ready.terms.actor
         run.terms = ready.terms
+        if ready.envelope.scope is not None or ready.envelope.until is not None:
+            refusal = await self._shift.tethers.tie(run, ready.envelope, ready.terms.keep)
+            if refusal is not None:
+                return refusal
         place: Place | None = None
         if actor.run_in in {"thread", "process"}:
             place = await self._calls.place(actor)
@@ -123,6 +127,8 @@ class Performer:
         error: Exception | None = None
         try:
             now = trio.current_time()
+            if now >= run.until:
+                run.stop(Cause.DEADLINE, "deadline")
             if run.cause is not None or now >= run.fence or self._shift.stopping:
                 # A function that is called in a cancelled scope does run, up to its first checkpoint.
                 return _verdict_on_unstarted(run, ready.terms)
@@ -242,9 +248,9 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
 
 def _verdict_on_unstarted(run: JobRun, agreed: Terms) -> Verdict | None:
     """Decide about a message that was stopped, came too late or waited too long before its function began."""
-    if run.cause is Cause.CANCEL or run.cause is Cause.LOST:
-        return attempts.stopped(run.cause, agreed)
-    return _UNSTARTED
+    if run.cause is None or run.cause is Cause.SHUTDOWN:
+        return _UNSTARTED
+    return attempts.stopped(run.cause, agreed)
 
 
 def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:
