@@ -11,10 +11,13 @@ from trepid.connection import (
     Emitted,
     Ended,
     JobHandle,
+    JobNursery,
+    JobNurseryStatistics,
     Progressed,
     ScheduleView,
     StateChanged,
     open_connection,
+    open_job_nursery,
 )
 from trepid.errors import (
     ArgumentsError,
@@ -30,6 +33,7 @@ from trepid.errors import (
     JobCancelledError,
     JobFailedError,
     JobGoneError,
+    JobNurseryTimeoutError,
     LeaseLostError,
     PayloadTooLargeError,
     QueueBusyError,
@@ -95,6 +99,9 @@ __all__ = [
     "JobFailedError",
     "JobGoneError",
     "JobHandle",
+    "JobNursery",
+    "JobNurseryStatistics",
+    "JobNurseryTimeoutError",
     "LeaseLostError",
     "MemoryBroker",
     "MessageView",
@@ -127,5 +134,6 @@ __all__ = [
     "WorkerStatistics",
     "__version__",
     "open_connection",
+    "open_job_nursery",
     "run",
 ]

@@ -221,5 +221,19 @@ async def use() -> None:
         await connection.schedule(GREET.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.enqueue("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.declare(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        async with trepid.open_job_nursery(connection, lease=60, max_pending=10) as jobs:
+            assert_type(jobs, trepid.JobNursery)
+            assert_type(jobs.start_soon(GREET.job("Trio")), trepid.JobHandle[str])
+            assert_type(await jobs.start(THUMB.job("cat.png")), trepid.JobHandle[int])
+            assert_type(await jobs.start_soon(COUNT.job(5)).result(), float)
+            assert_type(jobs.start_soon(trepid.Job("greet")), trepid.JobHandle[Any])
+            assert_type([size async for size in jobs.map(THUMB, ["a", "b"], limit=5)], list[int])
+            assert_type([text async for text in jobs.map(GREET, iter("ab"), as_completed=True)], list[str])
+            assert_type(jobs.statistics(), trepid.JobNurseryStatistics)
+            jobs.cancel_scope.cancel()
+            jobs.start_soon(GREET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            jobs.map(greet, ["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            jobs.map(THUMB, ["a"], 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        trepid.open_job_nursery("memory:")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     trepid.Worker(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     trepid.Worker(router, tasks_limit="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -41,6 +41,8 @@ class Watch(AsyncIterator[Update[T]]):
     _patience: Patience
     _steps: Sequence[Step]
     _conclude: Callable[[Step, Ending], outcome.Outcome[T]]
+    # Waits until there is a message, and says where; None once there is one.
+    _born: Callable[[], Awaitable[Sequence[Step]]] | None = None
     _records: Records | None = attrs.field(init=False)
     _updates: deque[Update[T]] = attrs.field(init=False, factory=deque)
     _over: bool = attrs.field(init=False, default=False)
@@ -77,6 +79,8 @@ class Watch(AsyncIterator[Update[T]]):
 
     async def _look(self) -> None:
         """Wait for something new, and make updates of it."""
+        if self._born is not None:
+            self._steps, self._born = await self._born(), None
         if self._session.capabilities.peek:
             before = self._view
             if before is None:
