@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def failure_of(id: str, ending: Ending, step: str = "") -> JobFailedError | None:
-    """Return the error that a message ended with, or None if it is done; *step* says where in a chain it stands."""
+    """Return the error that a message, perhaps a step of a chain, ended with, or None if it is done."""
     if ending.state is DONE:
         return None
     if ending.state is CANCELLED:

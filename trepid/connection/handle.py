@@ -50,8 +50,8 @@ class JobHandle(Generic[T]):
     The handle of a chain is that of its last message, and follows the chain: waiting begins with whatever step it has
     come to, a step that fails ends it, and :meth:`status` and :meth:`cancel` are about the step that it has come to.
 
-    Handles from a job nursery's ``start_soon`` are there before their messages: methods first wait until the message is
-    published, and *existing* is set when that is known.
+    A handle from a job nursery's ``start_soon`` is there before its message: methods first wait until that is
+    published, and *existing* is set when it is known.
 
     Attributes:
       id: the message's id.
@@ -67,6 +67,7 @@ class JobHandle(Generic[T]):
     _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
     # All steps of a chain, the last one too.
     _steps: tuple[Step, ...] = attrs.field(alias="steps", kw_only=True, repr=False, default=())
+
     _birth: Birth | None = attrs.field(alias="birth", kw_only=True, repr=False, default=None)
 
     @property
@@ -110,7 +111,8 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: out of the iteration, if nothing is kept of the job.
         """
-        return Watch(self._session, self._patience, lambda: self._path, self._outcome, self._birth)
+        born = None if self._birth is None else self._born
+        return Watch(self._session, self._patience, self._path, self._outcome, born)
 
     async def status(self) -> MessageView:
         """Return the message as it is now.
@@ -118,8 +120,8 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: if nothing is kept of it.
         """
-        if self._birth is not None and await self._birth.wait() is not None:
-            self._gone()
+        if self._birth is not None:
+            await self._born()
         view = await following.viewed(self._session, self._patience, self._path)
         return view if view is not None else self._gone()
 
@@ -149,9 +151,19 @@ class JobHandle(Generic[T]):
         return CancelResult(reply.value)
 
     async def _ending(self) -> tuple[Step, Ending]:
-        if self._birth is not None and (never := await self._birth.wait()) is not None:
-            return self._path[-1], never
+        if self._birth is not None:
+            never = await self._birth.wait()
+            if never is not None:
+                return self._path[-1], never
         return await following.followed(self._session, self._patience, self._path)
+
+    async def _born(self) -> tuple[Step, ...]:
+        """Wait until the message is on the broker; return where."""
+        if self._birth is None:
+            await trio.lowlevel.checkpoint()
+        elif await self._birth.wait() is not None:
+            self._gone()
+        return self._path
 
     def _outcome(self, step: Step, ending: Ending) -> Outcome[T]:
         try:

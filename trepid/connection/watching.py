@@ -12,7 +12,6 @@ import outcome
 import trio
 from typing_extensions import TypeVar
 
-from trepid.connection.births import Birth
 from trepid.connection.following import LONG_POLL, Step
 from trepid.connection.patience import Patience
 from trepid.connection.updates import Emitted, Ended, Progressed, StateChanged, Update
@@ -40,11 +39,10 @@ class Watch(AsyncIterator[Update[T]]):
 
     _session: Session
     _patience: Patience
-    _path: Callable[[], Sequence[Step]]
+    _steps: Sequence[Step]
     _conclude: Callable[[Step, Ending], outcome.Outcome[T]]
-    _birth: Birth | None = None
-    # Known once the message is there: what a job nursery publishes may turn out to be another one that lives.
-    _steps: Sequence[Step] = attrs.field(init=False, factory=tuple)
+    # Waits until there is a message, and says where; None once there is one.
+    _born: Callable[[], Awaitable[Sequence[Step]]] | None = None
     _records: Records | None = attrs.field(init=False)
     _updates: deque[Update[T]] = attrs.field(init=False, factory=deque)
     _over: bool = attrs.field(init=False, default=False)
@@ -71,20 +69,9 @@ class Watch(AsyncIterator[Update[T]]):
             await trio.lowlevel.checkpoint()
         elif self._over:
             raise StopAsyncIteration
-        if not self._steps:
-            await self._begin()
         while not self._updates:
             await self._look()
         return self._updates.popleft()  # noqa: ASYNC910 - one of the two above has waited
-
-    async def _begin(self) -> None:
-        """Wait until there is a message to watch, if it is a child of a job nursery."""
-        await trio.lowlevel.checkpoint()
-        never = None if self._birth is None else await self._birth.wait()
-        self._steps = self._path()
-        if never is not None:
-            self._updates.append(Ended(self._step.id, never.state, self._conclude(self._step, never)))
-            self._over = True
 
     @property
     def _step(self) -> Step:
@@ -92,6 +79,8 @@ class Watch(AsyncIterator[Update[T]]):
 
     async def _look(self) -> None:
         """Wait for something new, and make updates of it."""
+        if self._born is not None:
+            self._steps, self._born = await self._born(), None
         if self._session.capabilities.peek:
             before = self._view
             if before is None:

@@ -75,7 +75,7 @@ class JobNursery:
         Never waits.  The handle is valid at once; ``handle.cancel()`` cancels this job alone, which is no failure.
 
         Raises:
-          TypeError: if *job* is none.
+          TypeError: if *job* is none, or a chain; await one step after the other instead.
           UnsupportedError: if its actor has limits, and the engine keeps none.
           PayloadTooLargeError: if its message would have more than 1 MiB.
           RuntimeError: if the nursery has ended.
@@ -160,8 +160,8 @@ class JobNursery:
     def _child(self, job: Job[Any], heard: Callable[[Ending], None] | None, unsaid: float) -> Child:
         if self._ended:
             raise RuntimeError("this job nursery has ended")
-        refuse_chain(job, "a job nursery")
         publication = self._publisher.publication(job)
+        refuse_chain(job, "a job nursery")
         if len(publication.payload) + _TETHER > codec.LARGEST:
             raise PayloadTooLargeError(len(publication.payload), codec.LARGEST - _TETHER)
         said = publication.result_ttl
