@@ -60,6 +60,8 @@ nitpick_ignore_regex = [
     (r"py:(class|obj)", r"(trepid\.([a-z_]+\.)*)?[PRTUW](_co)?(\.args|\.kwargs)?"),
     # How a connection waits, and what a handle follows, is said where it is opened.
     (r"py:class", r"(trepid\.connection\.patience\.)?Patience|(trepid\.connection\.following\.)?Step"),
+    # Parts of a connection and of a job nursery, which nobody makes.
+    (r"py:class", r"trepid\.connection\.(publishing\.Publisher|nursery\.(outbox\.Outbox|brood\.Brood))"),
     # Types in the text of a docstring, which Sphinx cuts in two at a comma.
     (r"py:class", r".*\[.*"),
 ]
