@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_MODULES = ("memory", "sqlite", "redis", "postgres", "rabbitmq", "nats", "latency", "flatness")
+_MODULES = ("memory", "sqlite", "redis", "postgres", "rabbitmq", "nats", "latency", "flatness", "cancelling")
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ from trepid.values.calendar import At, Cron, Every
 from trepid.values.context import Context
 from trepid.values.job import Job
 from trepid.values.limits import Rate
+from trepid.values.previous import PREVIOUS
 from trepid.values.queue import Priority, Queue
 from trepid.values.retry import ExponentialBackoff
 from trepid.values.router import Router
@@ -55,6 +56,7 @@ from trepid.values.verbs import Bury, Retry, Snooze
 __version__ = "0.1.0"
 
 __all__ = [
+    "PREVIOUS",
     "Actor",
     "ArgumentsError",
     "At",

@@ -74,12 +74,13 @@ class Crew:
 
     url: str
     logs: Path
+    program: str = "tests.chaos.storm_worker"
     processes: list[subprocess.Popen[bytes]] = attrs.Factory(list)
     killed: dict[int, float] = attrs.Factory(dict)
 
     def hire(self) -> None:
         """Start a worker process."""
-        command = [sys.executable, "-m", "tests.chaos.storm_worker", self.url, str(self.logs)]
+        command = [sys.executable, "-m", self.program, self.url, str(self.logs)]
         self.processes.append(subprocess.Popen(command))
 
     def tend(self) -> None:

@@ -64,6 +64,38 @@ def test_others_have_nothing_to_migrate(run, place, broker):
     assert "nothing to migrate" in refused.stderr
 
 
+def test_version_2_gets_what_a_new_database_has(run, empty):
+    """What the last version left behind is worked off by this one, and the tables are those of a new database."""
+    run("migrate", "--broker", empty)
+    with psycopg.connect(empty) as connection:
+        tables = connection.execute(SHAPE).fetchall()
+        connection.execute(BACK_TO_2)
+        connection.execute("INSERT INTO trepid.queues (name) VALUES ('default')")
+        connection.execute(
+            "INSERT INTO trepid.messages (due, state, queue, id, publisher, publication, priority, enqueued, payload)"
+            " VALUES (1, 1, 1, 'old', 'p', 1, 5, 1, '{}')"
+        )
+    assert f"version {schema.VERSION}, was 2" in run("migrate", "--broker", empty).stdout
+    with psycopg.connect(empty) as connection:
+        assert connection.execute(SHAPE).fetchall() == tables
+    assert on_broker(empty, lambda connection: connection.stats("default")).ready == 1
+
+
+BACK_TO_2 = """
+    UPDATE trepid.meta SET version = 2;
+    DROP TABLE trepid.limits, trepid.starts, trepid.marks, trepid.holds;
+    DROP INDEX trepid.messages_waiting, trepid.messages_gated, trepid.messages_gated_due, trepid.messages_inside;
+    ALTER TABLE trepid.messages DROP COLUMN gate;
+    ALTER TABLE trepid.ended DROP COLUMN gate;
+    ALTER TABLE trepid.queues DROP COLUMN limited, DROP COLUMN max_size, DROP COLUMN weight;
+    CREATE INDEX messages_waiting ON trepid.messages (queue, priority, due, seq) WHERE state < 2"""
+SHAPE = """
+    SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name
+    FROM information_schema.columns WHERE table_schema = 'trepid'
+    UNION ALL SELECT tablename, indexname, indexdef, NULL, NULL, NULL FROM pg_indexes WHERE schemaname = 'trepid'
+    ORDER BY 1, 2"""
+
+
 def test_what_is_older_is_migrated_step_by_step(monkeypatch, empty, run):
     run("migrate", "--broker", empty)
     now, newer = schema.VERSION, schema.VERSION + 1

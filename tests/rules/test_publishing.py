@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 
-from trepid.rules.life import ENDED, LIVE, State
+from trepid.rules.life import ENDED, State
 from trepid.rules.publishing import Plan, Publishing, plan
 
 MINE, OTHER = ("me", 1), ("you", 1)
 NAMESAKES = [None, *itertools.product((MINE, OTHER), State)]
-HOLDERS = [None, *(("holder", state) for state in sorted(LIVE))]
+HOLDERS = [None, *(("holder", state) for state in sorted(State))]
 
 
 def said(namesake, holder, on_conflict):

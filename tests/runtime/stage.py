@@ -84,7 +84,7 @@ def _troubled(name):
 
 OPERATIONS = sorted(
     name
-    for name in Session.__abstractmethods__ | {"asked", "limit", "fire", "marks", "endings"}
+    for name in Session.__abstractmethods__ | {"asked", "limit", "fire", "marks", "endings", "moved"}
     if name != "capabilities"
 )
 

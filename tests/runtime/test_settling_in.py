@@ -73,6 +73,57 @@ async def test_rows_and_end_are_committed_together(connection, path):
     assert charges(path) == 1
 
 
+@pytest.fixture
+async def shout(connection):
+    async def shout(text: str) -> str:
+        await trio.lowlevel.checkpoint()
+        return text.upper()
+
+    return trepid.Actor(shout)
+
+
+async def run_chain(connection, charging, shout, *, queue="default"):
+    actor = trepid.Actor(charging.__call__, name="charge")
+    handle = await connection.enqueue(actor.job(5).then(shout.job(trepid.PREVIOUS).options(queue=queue)))
+    async with trio.open_nursery() as nursery:
+        running = await nursery.start(trepid.Worker(actor, shout).run, connection)
+        with trio.fail_after(20):
+            await handle.wait()
+        running.stop()
+    return handle
+
+
+async def test_a_follow_up_comes_with_the_rows_and_the_end(connection, path, shout):
+    handle = await run_chain(connection, Charging(path, after=fail), shout)
+    assert await handle.result() == "CHARGED 5"
+    assert charges(path) == 1
+
+
+async def test_a_follow_up_is_gone_with_the_rows(connection, path, shout):
+    handle = await run_chain(connection, Charging(path, inside=fail), shout)
+    with pytest.raises(trepid.JobFailedError, match="step 1 of 2, charge"):
+        await handle.result()
+    assert charges(path) == 0
+    assert (await connection.stats()).done == 0
+
+
+async def test_a_follow_up_that_cannot_be_stored_rolls_all_back(connection, path, shout):
+    await connection.declare("other")
+
+    def delete(_ctx):
+        trio.from_thread.run(connection.delete, "other")
+
+    class Deleting(Charging):
+        def __call__(self, ctx: trepid.Context, amount: int) -> str:
+            delete(ctx)
+            return super().__call__(ctx, amount)
+
+    handle = await run_chain(connection, Deleting(path), shout, queue="other")
+    with pytest.raises(trepid.JobFailedError, match="'other' is not declared"):
+        await handle.result()
+    assert charges(path) == 0
+
+
 async def test_rows_and_end_are_gone_together(connection, path):
     handle, report = await run_one(connection, Charging(path, inside=fail))
     assert report.dead == 1

@@ -120,7 +120,7 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         "lease": (["q"], 1, 1.0), "extend": ([], 1.0), "settle": ([],), "cancel": ("q", [], "r"), "requeue": ("q",),
         "purge": ("q", []), "get": ("q", "i"), "peek": ("q", trepid.State.DEAD), "result": ("q", "i"), "held": ("o",),
         "asked": ("o", []), "expire_owner": ("o",), "fire": ([],), "limit": ([],), "marks": ("q",),
-        "endings": ("q", []), "now": (), "queues": (), "reap": (),
+        "endings": ("q", []), "moved": ("q", "i", None), "now": (), "queues": (), "reap": (),
     }  # fmt: skip
     public = {name for name in vars(Session) if not name.startswith("_")}
     relayed_otherwise = {"capabilities", "connected", "records", "publish_in", "settle_in"}

@@ -65,6 +65,11 @@ COUNT = trepid.Actor(with_context)
 LIST = trepid.Actor(with_resources, queue=trepid.Queue("lists"))
 BYTES = trepid.Actor(sync_with_context, run_in="thread", abandon_on_cancel=True)
 NOTHING = trepid.Actor(nothing)
+LIMITED = trepid.Actor(thumbnail, concurrency=3, rate=trepid.Rate(100, per=timedelta(minutes=1)), key="path")
+assert_type(LIMITED.job("cat.png"), trepid.Job[int])
+trepid.Actor(thumbnail, rate=100)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Actor(thumbnail, concurrency="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+trepid.Rate("100")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 trepid.Actor(greet, run_in="asyncio")
 trepid.Actor(greet, retry_policy=lambda n: timedelta(minutes=n))
 
@@ -128,6 +133,25 @@ trepid.Retry(delay="soon")  # type: ignore[arg-type]  # pyright: ignore[reportAr
 trepid.Bury("bad")
 trepid.Retry(timedelta(minutes=1), "later")
 
+# ---------------------------------------------------------------------------------------------------------- chains
+
+assert_type(THUMB.job("cat.png").then(COUNT.job(trepid.PREVIOUS)), trepid.Job[float])
+assert_type(THUMB.job("cat.png").then(COUNT.job(trepid.PREVIOUS)).then(GREET.job("x")), trepid.Job[str])
+assert_type(THUMB.job("cat.png").then(COUNT.job(5).then(GREET.job("x", mark=trepid.PREVIOUS))), trepid.Job[str])
+assert_type(THUMB.job("cat.png").then(GREET.job("x")).options(delay=5), trepid.Job[str])
+assert_type(trepid.Job("by name").then(COUNT.job(trepid.PREVIOUS)), trepid.Job[float])
+
+THUMB.job("cat.png").then(GREET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+THUMB.job("cat.png").then("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+THUMB.job("cat.png").then()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.job("cat.png").then(GREET.job(trepid.PREVIOUS, "!"))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.job("cat.png").then(GREET.job("x", trepid.PREVIOUS))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.job("cat.png").then(NOTHING.job(trepid.PREVIOUS))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.job("cat.png").then(GREET.job())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+THUMB.then(GREET.job("x"))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+a_text: trepid.Job[str] = GREET.job("x").then(THUMB.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportAssignmentType]
+trepid.PREVIOUS = 5  # type: ignore[misc]  # pyright: ignore[reportConstantRedefinition]
+
 # ------------------------------------------------------------------------------------------------------- the router
 
 
@@ -172,6 +196,8 @@ async def use() -> None:
         assert_type(await (await connection.enqueue(THUMB.job("x"))).result(), int)
         assert_type(await connection.stats("images"), trepid.QueueStats)
         assert_type(await hello.cancel("no"), trepid.CancelResult)
+        chained = await connection.enqueue(GREET.job("Trio").then(THUMB.job(trepid.PREVIOUS)))
+        assert_type(chained, trepid.JobHandle[int])
         assert_type(await trepid.Worker(router, messages_limit=2).run(connection), trepid.Report)
         await connection.schedule(nightly)
         assert_type(await connection.schedules(router), list[trepid.ScheduleView])

@@ -177,12 +177,20 @@ def test_these_are_no_envelopes(name):
         unseal(ODD[name])
 
 
+LINK = {"queue": "q", "job": {"v": 1, "actor": "a"}}
+
+
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (good(v=2), r"the envelope has version 2; this worker reads version 1"),
-        (b'{"v":2,"actor":5,"new":[]}', r"the envelope has version 2"),
+        (good(v=3), r"the envelope has version 3; this worker reads versions 1 and 2"),
+        (b'{"v":3,"actor":5,"new":[]}', r"the envelope has version 3"),
         (b'{"v":0}', r"the envelope has version 0"),
+        (good(v=2, previous=[0]), "waits for the result of a job before it"),
+        (good(v=2, then=[{"queue": "q", "job": {"v": 3, "actor": "a"}}]), "the envelope has version 3"),
+        (good(v=2, then=[{"queue": "q", "job": {"v": 1, "actor": "a", "timeout": 0}}]), "retries and timeout"),
+        (good(v=2, then=[{"queue": "q", "job": {"v": 2, "actor": "a", "then": [LINK]}}]), "no follow-ups of its own"),
+        (good(v=2, then=[{"job": {"v": 1, "actor": "a"}}]), "not an envelope: .*queue"),
         (good(retries=-1), "retries and timeout must not be negative"),
         (good(timeout=-1), "retries and timeout must not be negative"),
         (good(timeout=0), "retries and timeout"),

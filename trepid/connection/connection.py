@@ -127,6 +127,8 @@ class Connection(Schedules):
     async def enqueue(self, job: Job[T], *, wait: bool = True) -> JobHandle[T]:
         """Store a job's message; once this returns it is as safe as the engine promises.
 
+        Of a chain, the first message is stored, and the handle is that of the last one.
+
         Cancelled where ``certain_cancellation`` is lacking, it may have been stored.  A job with an id of its own can
         be enqueued again: if the first one is there, and has not ended, its handle comes back.
 
@@ -135,7 +137,7 @@ class Connection(Schedules):
           wait: whether to wait for room where the queue has a ``max_size`` and is full.
 
         Raises:
-          UnknownQueueError: if its queue was never declared; nothing was stored.
+          UnknownQueueError: if its queue, or that of a follow-up, was never declared; nothing was stored.
           QueueFullError: if its queue is full, and *wait* is false.
           UnsupportedError: if its actor has limits, and the engine keeps none.
           UniqueConflictError: if its unique key is held, and it said ``on_conflict="raise"``.
@@ -143,6 +145,8 @@ class Connection(Schedules):
             same message again; it says which.
         """
         item = self.publisher.publication(job)
+        if job.follow_ups:
+            await self.publisher.check_queues([job])
         [published] = await self.publisher.publish([item], wait=wait)
         return self.publisher.handle(job, item, published)
 
@@ -163,13 +167,16 @@ class Connection(Schedules):
         """
         listed = list(jobs)
         items = [self.publisher.publication(job) for job in listed]
+        if any(job.follow_ups for job in listed):
+            await self.publisher.check_queues(listed)
         replies = await self.publisher.publish(items, wait=wait)
         return [self.publisher.handle(*each) for each in zip(listed, items, replies, strict=True)]
 
     def enqueue_in(self, connection: Any, job: Job[T]) -> JobHandle[T]:
         """Store a job's message in your own database transaction: it is committed, or gone, with your rows.
 
-        Synchronous, on the caller's thread and database connection.
+        Synchronous, on the caller's thread and database connection.  Of a chain, the queues of the follow-ups are only
+        looked for when their turn has come: without its queue, the step before it fails.
 
         Args:
           connection: for the SQLite broker, a ``sqlite3.Connection`` to the same file; for PostgreSQL, a

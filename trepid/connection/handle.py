@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Generic, NoReturn, final
 
 import attrs
 import outcome
 from typing_extensions import TypeVar
 
+from trepid.connection import following
+from trepid.connection.following import Step
 from trepid.connection.patience import Patience
 from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
 from trepid.ports.broker import Session
-from trepid.ports.messages import Absent, Ending, MessageView
+from trepid.ports.messages import Ending, MessageView
 from trepid.rules.life import CANCELLED, DONE, CancelReply
 from trepid.values.words import checked_text, complaint
 
 T = TypeVar("T", default=Any, covariant=True)
-
-# Long enough to cost nothing, also in virtual time.  An engine that must look more often does so by itself.
-_LONG_POLL = 3600.0
 
 
 class CancelResult(enum.StrEnum):
@@ -44,6 +42,9 @@ class JobHandle(Generic[T]):
     broker, unless it says otherwise.  While the broker is away, looking and waiting go on until it is back, unless the
     connection was opened with ``wait_for_broker=False``; :meth:`cancel` raises.
 
+    The handle of a chain is that of its last message, and follows the chain: waiting begins with whatever step it has
+    come to, a step that fails ends it, and :meth:`status` and :meth:`cancel` are about the step that it has come to.
+
     Attributes:
       id: the message's id.
       queue: the name of its queue.
@@ -56,6 +57,12 @@ class JobHandle(Generic[T]):
     existing: bool = False
     _read_result: Callable[[bytes], T] = attrs.field(alias="read_result", kw_only=True, repr=False)
     _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
+    # All steps of a chain, the last one too.
+    _steps: tuple[Step, ...] = attrs.field(alias="steps", kw_only=True, repr=False, default=())
+
+    @property
+    def _path(self) -> tuple[Step, ...]:
+        return self._steps or (Step(self.queue, self.id),)
 
     async def wait(self) -> None:
         """Wait until the job has ended, well or badly; retries are waited through.
@@ -69,12 +76,12 @@ class JobHandle(Generic[T]):
         """Wait for the job's end and return its result, converted by the actor's annotation.
 
         Raises:
-          JobFailedError: if it failed for good.
+          JobFailedError: if it failed for good; of a chain, it says which step.
           JobCancelledError: if it was cancelled.
           JobGoneError: if nothing is kept of it; at once.
           ResultError: if it is done, but its result could not be stored or does not fit the annotation.
         """
-        return self._value(await self._ending())
+        return self._value(*await self._ending())
 
     async def outcome(self) -> outcome.Outcome[T]:
         """Wait for the job's end and return it as a value: ``outcome.Value``, or ``outcome.Error``.
@@ -84,7 +91,7 @@ class JobHandle(Generic[T]):
         """
         ending = await self._ending()
         try:
-            return outcome.Value(self._value(ending))
+            return outcome.Value(self._value(*ending))
         except TrepidError as exc:
             return outcome.Error(exc)
 
@@ -94,7 +101,7 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: if nothing is kept of it.
         """
-        view = await self._patience.repeat("status", partial(self._session.get, self.queue, self.id))
+        view = await following.viewed(self._session, self._patience, self._path)
         return view if view is not None else self._gone()
 
     async def cancel(self, reason: str = "cancelled") -> CancelResult:
@@ -110,29 +117,23 @@ class JobHandle(Generic[T]):
           TypeError: if *reason* is no string.
           ValueError: if it is not valid Unicode.
         """
-        [reply] = await self._session.cancel(self.queue, [self.id], checked_text(reason, "reason"))
+        reply = await following.cancelled(self._session, self._path, checked_text(reason, "reason"))
         if reply is CancelReply.UNKNOWN:
             self._gone()
         return CancelResult(reply.value)
 
-    async def _ending(self) -> Ending:
-        while True:
-            look = partial(self._session.result, self.queue, self.id, wait=_LONG_POLL)
-            ending = await self._patience.repeat("result", look)
-            if ending is Absent.GONE:
-                self._gone()
-            if isinstance(ending, Ending):
-                return ending
+    async def _ending(self) -> tuple[Step, Ending]:
+        return await following.followed(self._session, self._patience, self._path)
 
-    def _value(self, ending: Ending) -> T:
+    def _value(self, step: Step, ending: Ending) -> T:
         if ending.state is CANCELLED:
-            raise JobCancelledError(self.id, "cancelled", ending.reason or "")
+            raise JobCancelledError(step.id, "cancelled", ending.reason or "", step=str(step))
         if ending.state is not DONE:
             error = ending.error
             # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
             if error is None or (ending.reason in {"expired", "poison"} and error.type != "PoisonError"):
-                raise JobFailedError(self.id, ending.reason or "dead", "")
-            raise JobFailedError(self.id, error.type, error.message, error.traceback)
+                raise JobFailedError(step.id, ending.reason or "dead", "", step=str(step))
+            raise JobFailedError(step.id, error.type, error.message, error.traceback, str(step))
         if ending.result is None:
             raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
         try:

@@ -70,22 +70,28 @@ class JobFailedError(TrepidError):
       type: the qualified name of the exception that the job raised, or the reason where it raised none.
       message: its text.
       traceback: its traceback as text, without local variables; may be empty.
+      step: which step of a chain it was, such as ``step 1 of 3, resize``; empty for a job by itself.
     """
 
     id: str
     type: str
     message: str
     traceback: str = ""
+    step: str = ""
 
     def __str__(self) -> str:
-        return f"job {self.id} failed: {self.type}" + (f": {self.message}" if self.message else "")
+        return f"{self._who} failed: {self.type}" + (f": {self.message}" if self.message else "")
+
+    @property
+    def _who(self) -> str:
+        return f"job {self.id}" + (f" ({self.step})" if self.step else "")
 
 
 class JobCancelledError(JobFailedError):
     """A job was cancelled, before or while it ran."""
 
     def __str__(self) -> str:
-        return f"job {self.id} was cancelled" + (f": {self.message}" if self.message else "")
+        return f"{self._who} was cancelled" + (f": {self.message}" if self.message else "")
 
 
 @attrs.define(eq=False)

@@ -25,6 +25,7 @@ import trio
 
 from trepid.errors import UnsupportedError
 from trepid.ports.capabilities import Capabilities
+from trepid.ports.looks import look_for_endings, look_for_move
 from trepid.ports.messages import (
     Absent,
     Cursor,
@@ -215,6 +216,10 @@ class Session(abc.ABC):
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
         """Return how a message ended, waiting for its end up to *wait* seconds."""
 
+    async def moved(self, queue: str, id: str, known: MessageView | None, *, wait: float = 0.0) -> MessageView | None:
+        """Return a message once it is no longer as *known*, or after *wait* seconds; the default looks for that."""
+        return await look_for_move(self, queue, id, known, wait)
+
     # ---------------------------------------------------------------------------------------------------- owners
 
     @abc.abstractmethod
@@ -272,14 +277,7 @@ class Session(abc.ABC):
 
         Waits up to *wait* seconds for a first one.  The default asks for each, ten times a second.
         """
-        await trio.lowlevel.checkpoint()
-        give_up = trio.current_time() + wait
-        while True:
-            looks = {id: await self.result(queue, id) for id in ids}
-            found = {id: looks[id] for id in ids if looks[id] is not Absent.PENDING}
-            if found or (left := give_up - trio.current_time()) <= 0:
-                return found
-            await trio.sleep(min(0.1, left))
+        return await look_for_endings(self, queue, ids, wait)
 
     def _unsupported(self, feature: str) -> UnsupportedError:
         return UnsupportedError(feature, self.capabilities.engine)

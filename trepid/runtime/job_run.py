@@ -7,7 +7,7 @@ from math import inf
 import attrs
 import trio
 
-from trepid.ports.messages import Delivery, Ref
+from trepid.ports.messages import Delivery, Publication, Ref
 from trepid.rules.attempts import Cause
 from trepid.rules.terms import Terms
 
@@ -45,6 +45,8 @@ class JobRun:
     ended: bool = False
     settled_inside: bool = False
     """Whether the job has settled itself in a transaction of its own, which may be committed or not."""
+    follow_up: Publication | None = None
+    """What its settlement as done publishes, if it is a step of a chain and not the last."""
     seconds: float = 0.0
     """How long the attempt took; only kept where somebody wants to know."""
     timeout_at: float = inf

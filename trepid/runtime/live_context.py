@@ -11,6 +11,7 @@ import trio
 
 from trepid.connection import Connection
 from trepid.ports.messages import Delivery
+from trepid.values.chains import job_of
 from trepid.values.context import Context
 from trepid.values.envelope import Envelope, arguments_of
 from trepid.values.job import Job
@@ -48,6 +49,7 @@ class LiveContext(Context[Any]):
             headers=self._envelope.headers,
             max_crashes=self._delivery.max_crashes,
             gate=self._delivery.gate,
+            follow_ups=map(job_of, self._envelope.then),
         )
 
     @property

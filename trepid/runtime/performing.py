@@ -18,6 +18,7 @@ from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
 from trepid.rules.terms import Terms, terms, unknown_actor
 from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
+from trepid.runtime import chaining
 from trepid.runtime.calls import Calls
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.live_context import LiveContext
@@ -128,7 +129,7 @@ class Performer:
                 self._shift.tell_started(run)
             with scope:
                 value = await self._call(run, ready, place)
-                return attempts.succeeded(value, ready.terms.keep)
+                return chaining.concluded(run, ready.envelope, value, ready.terms)
         except IslandLostError:
             # Uncounted, since it may be a neighbour's doing; but not at once, since it may be its own.
             return Returned(_AFTER_LOST_LOOP, "asyncio loop lost")
@@ -185,11 +186,13 @@ class Performer:
         """Settle a message in the transaction of its own job.  Called in the job's thread, if it has one."""
         # The worker's own verdict comes after it and must find it, even if it is not to be kept.
         verdict = attempts.succeeded(result, max(ready.terms.keep, _SEEN_AGAIN))
+        following = chaining.follow_up(ready.envelope, run.delivery, result) if ready.envelope.then else None
         # From before it is settled: a renewal that comes in between would wait for the caller's transaction.
         before, run.settled_inside = run.settled_inside, True
         reply: Reply | None = None
         try:
-            reply = self._shift.session.settle_in(connection, Settlement(run.ref, verdict))
+            settlement = Settlement(run.ref, verdict)
+            reply = chaining.settle_in(self._shift.session, connection, settlement, following)
         finally:
             if reply is not Reply.APPLIED:
                 run.settled_inside = before

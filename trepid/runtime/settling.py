@@ -12,7 +12,8 @@ from trepid.errors import BrokerBusyError, BrokerFullError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Settlement
 from trepid.rules.life import Reply
-from trepid.rules.verdicts import Verdict
+from trepid.rules.verdicts import Done, Verdict
+from trepid.runtime import chaining
 from trepid.runtime.job_run import JobRun
 
 TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
@@ -68,7 +69,13 @@ class Settler:
                 self._more = trio.Event()
                 await self._more.wait()
             batch, self._waiting = self._waiting, []
-            if await self._send(batch):
+            links = [item for item in batch if item[0].follow_up is not None and type(item[1]) is Done]
+            self._in_flight = len(batch)
+            try:
+                answered = await (self._send_links(batch, links) if links else self._send(batch))
+            finally:
+                self._in_flight = 0
+            if answered:
                 troubles = 0
             else:
                 await trio.sleep(pause_after(troubles))
@@ -76,7 +83,6 @@ class Settler:
 
     async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:
         """Send some verdicts, and return whether the broker has answered; if not, they wait for another time."""
-        self._in_flight = len(batch)
         try:
             with trio.fail_after(self._patience):
                 replies = await self._session.settle([Settlement(run.ref, verdict) for run, verdict in batch])
@@ -84,10 +90,36 @@ class Settler:
             self._keep(batch)
             self._troubled("settle", exc)
             return False
-        finally:
-            self._in_flight = 0
         for (run, verdict), reply in zip(batch, replies, strict=True):
             self._settled(run, verdict, reply)
+        return True
+
+    async def _send_links(self, batch: list[tuple[JobRun, Verdict]], links: list[tuple[JobRun, Verdict]]) -> bool:
+        """Send verdicts some of which have follow-ups: each of these in a call of its own, all calls at once."""
+        chained = {id(run) for run, _ in links}
+        rest = [item for item in batch if id(item[0]) not in chained]
+        answered: list[bool] = []
+
+        async def send(run: JobRun, verdict: Verdict) -> None:
+            answered.append(await self._send_link(run, verdict))
+
+        async with trio.open_nursery() as nursery:
+            for run, verdict in links:
+                nursery.start_soon(send, run, verdict)
+            if rest:
+                answered.append(await self._send(rest))
+        return all(answered)
+
+    async def _send_link(self, run: JobRun, verdict: Verdict) -> bool:
+        """Send the verdict on one step of a chain together with the next step; return as :meth:`_send` does."""
+        try:
+            with trio.fail_after(self._patience):
+                verdict, reply = await chaining.settle(self._session, run, verdict)
+        except (*TROUBLE, trio.TooSlowError) as exc:
+            self._keep([(run, verdict)])
+            self._troubled("settle", exc)
+            return False
+        self._settled(run, verdict, reply)
         return True
 
     async def drain(self) -> None:

@@ -98,17 +98,18 @@ class Desk(Connection):  # type: ignore[misc]  # pyright: ignore[reportGeneralTy
           What became of it.  A failed job raises nothing; its ``ran.result`` does.
 
         Raises:
-          ValueError: if the worker does not look at the job's queue, or that is paused: the job would never run.
+          ValueError: if the worker does not look at its queue (of a chain, those of all steps), or that is paused: it
+            would never run.
           UniqueConflictError: as ``enqueue`` does.
           BrokerLostError, BrokerFullError: if a fault says so, out of the enqueue.
           ExceptionGroup: whatever has ended the worker, such as a BaseException out of a job.
         """
-        queue = job.queue.name
-        if queue not in self.worker.queue_names():
-            looked_at = ", ".join(self.worker.queue_names()) or "no queue"
-            raise ValueError(f"the worker of this desk looks at {looked_at}, and the job goes to {queue!r}")
-        if (await self._sight.stats(queue)).paused:
-            raise ValueError(f"queue {queue!r} is paused, so the job would never run")
+        for queue in dict.fromkeys(step.queue.name for step in (job, *job.follow_ups)):
+            if queue not in self.worker.queue_names():
+                looked_at = ", ".join(self.worker.queue_names()) or "no queue"
+                raise ValueError(f"the worker of this desk looks at {looked_at}, and the job goes to {queue!r}")
+            if (await self._sight.stats(queue)).paused:
+                raise ValueError(f"queue {queue!r} is paused, so the job would never run")
         handle = await self.enqueue(job)
         # The same handle, but without the faults.
         seen = attrs.evolve(handle, session=self._sight)

@@ -119,6 +119,9 @@ class Relay(Session):
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
         return await self.carry("result", partial(self.inner.result, queue, id, wait=wait))
 
+    async def moved(self, queue: str, id: str, known: MessageView | None, *, wait: float = 0.0) -> MessageView | None:
+        return await self.carry("moved", partial(self.inner.moved, queue, id, known, wait=wait))
+
     async def held(self, owner: str) -> list[Ref]:
         return await self.carry("held", partial(self.inner.held, owner))
 

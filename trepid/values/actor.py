@@ -16,6 +16,7 @@ from trepid.values.limits import Rate, as_rate, checked_key, checked_limit, gate
 from trepid.values.names import checked_name
 from trepid.values.parameters import Parameters, compiled
 from trepid.values.placement import place_of
+from trepid.values.previous import PREVIOUS
 from trepid.values.queue import Priority, Queue, as_queue
 from trepid.values.retry import ExponentialBackoff, RetryPolicy
 
@@ -213,7 +214,9 @@ class Actor(Generic[P, T]):
             return gate(self.name, headers.get(self.key.removeprefix("header:"), ""))
         bound = self.parameters.signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return gate(self.name, bound.arguments[self.key])
+        value = bound.arguments[self.key]
+        # What is not known yet is put right by the worker that meets the message.
+        return None if value is PREVIOUS else gate(self.name, value)
 
     def options(self, **changes: Unpack[ActorSettings]) -> Actor[P, T]:
         """Return an actor of the same function with some settings changed."""

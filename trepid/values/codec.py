@@ -13,6 +13,8 @@ from typing import Any, Never, NoReturn
 import msgspec
 from msgspec import inspect as mi
 
+from trepid.values.previous import PREVIOUS
+
 LARGEST = 1024 * 1024
 """No payload and no result may have more bytes than this."""
 
@@ -20,6 +22,8 @@ LARGEST = 1024 * 1024
 def _encode_extra(value: object) -> object:
     if isinstance(value, PurePath):
         return str(value)
+    if value is PREVIOUS:
+        raise TypeError("trepid.PREVIOUS stands for a whole argument of a follow-up, and not for a part of one")
     raise TypeError(f"objects of type {type(value).__qualname__} cannot be written as JSON")
 
 

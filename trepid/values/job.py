@@ -13,12 +13,15 @@ from typing_extensions import TypeVar, Unpack
 from trepid.errors import PayloadTooLargeError
 from trepid.values import codec, envelope
 from trepid.values.durations import Duration, seconds
+from trepid.values.envelope import Key, Link
 from trepid.values.limits import checked_gate
 from trepid.values.names import checked_id, checked_name
+from trepid.values.previous import PREVIOUS
 from trepid.values.queue import Priority, Queue, as_priority, as_queue
 from trepid.values.unique import Unique
 
 T = TypeVar("T", default=Any, covariant=True)
+U = TypeVar("U")
 
 _MOST_HEADERS = 64
 _LONGEST_HEADER = 1024
@@ -121,6 +124,7 @@ class Job(Generic[T]):
       max_crashes: how often a worker may die over it before it is given up as poison.
       gate: which limit it counts towards; :meth:`Actor.job` sets it where the actor has one.  What is missing or wrong
         here, the first worker that meets the message puts right.
+      follow_ups: what comes after it, one after the other; :meth:`then` adds to them.
 
     Raises:
       TypeError, ValueError: if a field breaks its rule, or an argument cannot be written as JSON.
@@ -143,8 +147,10 @@ class Job(Generic[T]):
     headers: Mapping[str, str]
     max_crashes: int | None
     gate: str | None
+    follow_ups: tuple[Job[Any], ...]
+    """What comes after it, one after the other; see :meth:`then`."""
     read_result: Callable[[bytes], T] = attrs.field(eq=False, repr=False)
-    """How the result is read back; :meth:`Actor.job` sets it from the return annotation."""
+    """How the result, of a chain that of its last step, is read back; :meth:`Actor.job` sets it."""
     payload: bytes = attrs.field(eq=False, repr=False)
     """The envelope, ready to travel."""
 
@@ -167,6 +173,7 @@ class Job(Generic[T]):
         headers: Mapping[str, str] = MappingProxyType({}),
         max_crashes: int | None = None,
         gate: str | None = None,
+        follow_ups: Iterable[Job[Any]] = (),
         read_result: Callable[[bytes], T] = codec.decode,
     ) -> None:
         if delay is not None and deferred_until is not None:
@@ -190,6 +197,7 @@ class Job(Generic[T]):
             "headers": _headers(headers),
             "max_crashes": _count(max_crashes, "max_crashes", 1),
             "gate": None if gate is None else checked_gate(gate),
+            "follow_ups": tuple(map(_follow_up, follow_ups)),
             "read_result": read_result,
         }
         for field, value in fields.items():
@@ -205,6 +213,7 @@ class Job(Generic[T]):
                 retries=self.retries,
                 timeout=self.timeout,
                 headers=dict(self.headers),
+                then=tuple(map(_linked, self.follow_ups)),
             )
         except (TypeError, ValueError) as exc:
             raise type(exc)(f"job {self.name!r}: {exc}") from exc
@@ -216,7 +225,65 @@ class Job(Generic[T]):
         """Return a copy of this job with some fields changed, by the rules of the constructor."""
         fields: dict[str, Any] = {field: getattr(self, field) for field in JobOptions.__annotations__}
         fields.update(changes)
-        return Job(self.name, read_result=self.read_result, **fields)
+        return Job(self.name, read_result=self.read_result, follow_ups=self.follow_ups, **fields)
+
+    def then(self, follow_up: Job[U], /) -> Job[U]:
+        """Return a chain: this job, and after it *follow_up*.
+
+        The follow-up is published in the same step that settles this job as done; if this one fails for good, or is
+        cancelled, the chain ends here.  ``trepid.PREVIOUS`` as an argument of the follow-up stands for what this job
+        returns.  Everything else is each step's own: its queue, its retries, its delay, which counts from its publish.
+        ``a.then(b).then(c)`` and ``a.then(b.then(c))`` are the same.
+
+        The chain is a job: :meth:`options` changes its first step.  The follow-ups' ids are made of the first one's.
+
+        Raises:
+          TypeError: if *follow_up* is no job.
+          ValueError: if it has an id of its own.
+          PayloadTooLargeError: if the whole chain has more than 1 MiB.
+        """
+        following = _follow_up(follow_up)
+        # Each follow-up is whole by itself, so a chain is flat.
+        bare = following if not following.follow_ups else _without_follow_ups(following)
+        fields: dict[str, Any] = {field: getattr(self, field) for field in JobOptions.__annotations__}
+        steps = (*self.follow_ups, bare, *following.follow_ups)
+        return Job(self.name, read_result=follow_up.read_result, follow_ups=steps, **fields)
+
+    @property
+    def awaits_previous(self) -> bool:
+        """Whether an argument is still to be filled with a result: only a follow-up may be so."""
+        return any(value is PREVIOUS for value in (*self.args, *self.kwargs.values()))
+
+
+def _without_follow_ups(job: Job[Any]) -> Job[Any]:
+    fields: dict[str, Any] = {field: getattr(job, field) for field in JobOptions.__annotations__}
+    return Job(job.name, **fields)
+
+
+def _follow_up(job: object) -> Job[Any]:
+    if not isinstance(job, Job):
+        hint = "; write actor.job(...)" if hasattr(job, "job") else ""
+        raise TypeError(f"a follow-up must be a job, not {job!r}{hint}")
+    if job.id is not None:
+        raise ValueError(f"follow-up {job.name!r}: its id is made of that of the first job, so it cannot be {job.id!r}")
+    return job
+
+
+def _linked(job: Job[Any]) -> Link:
+    """Return a job as it travels with the one before it."""
+    unique = job.unique
+    return Link(
+        envelope.unsealed(job.payload),
+        job.queue.name,
+        int(Priority.MEDIUM if job.priority is None else job.priority),
+        job.delay,
+        None if job.deferred_until is None else job.deferred_until.timestamp(),
+        job.ttl,
+        None if unique is None else Key(unique.key, unique.on_conflict, unique.for_),
+        job.result_ttl,
+        job.max_crashes,
+        job.gate,
+    )
 
 
 # attrs would make a frozen class hashable; its arguments are not, so neither is the job.

@@ -14,7 +14,7 @@ from trepid.testing.conformance.world import lacks
 NAMES = [case.name for case in CASES]
 
 # What neither of the two engines has.
-LACKING = {"peek", "exact_stats", "purge", "records"}
+LACKING = {"peek", "exact_stats", "purge", "limits", "holds"}
 
 
 def hinders(case):
@@ -26,7 +26,7 @@ async def test_with_memory(case, autojump_clock):
     conformance = await check_broker(lambda: AssistedBroker(LimitedBroker(), MemoryBroker()), cases=[case.name])
     if not conformance.passed:
         # It asked, in its middle, to look at a message.
-        assert any(word in conformance.unsupported[case.name] for word in ("peek", "exact_stats"))
+        assert any(word in conformance.unsupported[case.name] for word in ("peek", "exact_stats", "firing"))
 
 
 SUPPLIED = ("results", "unique", "cancel_waiting", "cancel_running", "deduplication", "unique_ids")

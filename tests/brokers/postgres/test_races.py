@@ -36,6 +36,7 @@ async def blocked(connection):
             "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", (connection.info.backend_pid,)
         ).fetchall():
             await trio.sleep(0.005)
+            cursor.execute("SELECT pg_stat_clear_snapshot()")  # a transaction sees the same activity all the time
 
 
 async def while_user_waits(user, operation, *, then):

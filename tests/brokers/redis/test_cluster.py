@@ -1,6 +1,7 @@
 """A cluster: queues are divided among servers, and move between them."""
 
 import itertools
+from collections import Counter
 
 import pytest
 import trio
@@ -11,7 +12,12 @@ from tests.servers.redis import open_cluster
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.redis.keys import Keys
 from trepid.errors import BrokerLostError, BrokerRefusedError
-from trepid.ports.messages import Publication
+from trepid.ports.messages import Firing, Publication, Settlement
+from trepid.rules.gates import Limit
+from trepid.rules.life import Reply
+from trepid.rules.publishing import Publishing
+from trepid.rules.verdicts import Done, Returned
+from trepid.testing.conformance import CASES as ALL
 from trepid.testing.conformance import check_broker
 from trepid.wire.redis.cluster import slot_of
 
@@ -34,6 +40,7 @@ CASES = [
     "a_result_is_waited_for",
     "pages_follow_each_other",
     "random_lives_follow_the_rules",
+    *(case.name for case in ALL if {"limits", "holds", "firing:deduplicated", "firing:atomic"} & set(case.needs)),
 ]
 
 
@@ -85,6 +92,51 @@ async def test_several_queues_are_one_broker(cluster):
         assert {ref.queue for ref in await session.held("me")} == set(queues)
         assert all(each.reply == "applied" for each in await session.extend([each.ref for each in deliveries], 60.0))
         assert await settled(session, deliveries) == 8
+
+
+async def test_weights_are_learned_from_the_queues(cluster):
+    """Queues are on different servers, so a session goes by what each has said of its weight when it was last asked."""
+    async with RedisBroker(url_of(cluster)).open() as session:
+        await session.declare(["light", "heavy", "empty"])
+        for queue in ("light", "heavy"):
+            await session.publish(publications(queue, 100))
+        got = Counter(each.queue for each in await session.lease(["light", "heavy"], 16, 30.0, owner="me"))
+        assert got == {"heavy": 8, "light": 8}
+        await session.limit([Limit("heavy", weight=3)])
+        await session.lease(["light", "heavy"], 2, 30.0, owner="me")
+        got = Counter(each.queue for each in await session.lease(["light", "heavy"], 16, 30.0, owner="me"))
+        assert got == {"heavy": 12, "light": 4}
+        got = Counter([(await session.lease(["light", "heavy"], 1, 30.0, owner="me"))[0].queue for _ in range(16)])
+        assert got == {"heavy": 12, "light": 4}
+        firings = [Firing(queue, "mark", 1.0, publications(queue, 1)[0]) for queue in ("light", "empty", "nowhere")]
+        outcomes = [each.outcome for each in await session.fire([*firings, firings[1]])]
+        assert outcomes == [Publishing.ACCEPTED, Publishing.ACCEPTED, Publishing.NO_QUEUE, Publishing.DUPLICATE]
+
+
+async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluster, monkeypatch):
+    async with RedisBroker(url_of(cluster)).open() as session:
+        await session.declare(["q", "other"])
+        await session.publish(publications("q", 1))
+        [delivery] = await session.lease(["q"], 1, 30.0, owner="me")
+        batch = [Settlement(delivery.ref, Done(b"1", 60.0))]
+        then = [Publication("other", "next", ("p", 1000), b"{}")]
+
+        async def die(*_):
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("trepid.brokers.redis.settling._settle", die)
+            with pytest.raises(BrokerLostError):
+                await session.settle(batch, then=then)
+        assert (await session.stats("other")).ready == 1, "killed in between, it is there"
+        assert (await session.stats("q")).leased == 1
+        assert await session.settle(batch, then=then) == [Reply.APPLIED]
+        assert await session.settle(batch, then=then) == [Reply.REPEATED]
+        assert (await session.stats("other")).ready == 1
+        late = [Publication("other", "late", ("p", 1001), b"{}")]
+        assert await session.settle([Settlement(delivery.ref, Returned())], then=late) == [Reply.ENDED]
+        assert (await session.stats("other")).ready == 1, "what is refused is followed by nothing"
 
 
 async def test_a_slot_that_moves_is_followed(cluster):

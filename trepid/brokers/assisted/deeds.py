@@ -246,8 +246,9 @@ def settled(deed: Deed, verdict: Verdict, epoch: Epoch, now: float) -> tuple[Dee
             kept = (result, unreadable) if keep > 0 else (None, None)
             deed = replace(deed, state=DONE, ended=now, forget=forget, result=kept[0], unreadable=kept[1])
             return deed, thrown_away
-        case Withdrawn(keep):
-            return cancelled(deed, now, deed.cancel or "", keep), thrown_away
+        case Withdrawn(keep, reason=reason):
+            why = reason if deed.cancel is None else deed.cancel
+            return cancelled(deed, now, why or "", keep), thrown_away
         case Buried(reason=reason):
             failures = lease.failures + 1
             deed = replace(deed, state=DEAD, ended=now, reason=reason, failures=failures, epoch=epoch)

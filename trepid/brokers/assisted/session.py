@@ -11,9 +11,12 @@ import trio
 from msgspec.structs import replace
 from typing_extensions import override
 
+from trepid.brokers import marks
 from trepid.brokers.assisted import cancelling, extending, leasing, removing, settling
+from trepid.brokers.assisted.claims import claims
 from trepid.brokers.assisted.deeds import Deed, read_ticket, readable, ticket_id
 from trepid.brokers.assisted.held import Held
+from trepid.brokers.assisted.lent import LentRecords
 from trepid.brokers.assisted.looking import ending, view
 from trepid.brokers.assisted.publishing import Drafts
 from trepid.brokers.assisted.register import Register
@@ -26,6 +29,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -33,6 +37,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.ports.records import Records
 from trepid.rules.life import LEASED, READY, SCHEDULED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 from trepid.rules.verdicts import Returned
@@ -55,23 +60,9 @@ class AssistedSession(Session):
         self._main = main
         self._second = second
         self._register = Register(second.records, main)
+        self._records = LentRecords(second.records)
         self._held = Held()
-        can, lent = main.capabilities, second.capabilities
-        self._capabilities = attrs.evolve(
-            can,
-            engine=f"{can.engine} with {lent.engine}",
-            deduplication="always",
-            unique_ids=True,
-            unique=True,
-            results="before",
-            cancel_waiting=True,
-            cancel_running=True,
-            same_transaction=False,
-            exact_stats=False,
-            certain_cancellation=False,
-            records=False,
-            virtual_time=can.virtual_time and lent.virtual_time,
-        )
+        self._capabilities = claims(main.capabilities, second.capabilities)
 
     @property
     @override
@@ -82,6 +73,11 @@ class AssistedSession(Session):
     @override
     def connected(self) -> bool:
         return self._main.connected and self._second.connected
+
+    @property
+    @override
+    def records(self) -> Records:
+        return self._records
 
     @override
     async def now(self) -> float:
@@ -101,6 +97,7 @@ class AssistedSession(Session):
     async def delete(self, queue: str) -> None:
         await self._main.delete(queue)
         await self._register.renew(queue, lambda epoch: replace(epoch, deleted=epoch.deleted + 1))
+        await marks.forget_marks(self._records, queue)
         self._held.tell()
 
     @override
@@ -119,6 +116,8 @@ class AssistedSession(Session):
 
     @override
     async def publish(self, batch: Sequence[Publication]) -> list[Published]:
+        if any(item.unique is not None and item.unique.for_ is not None for item in batch):
+            raise self._unsupported("unique keys that outlive their message")
         drafts = Drafts(self._register, self._main, batch)
         if await drafts.claim():
             try:
@@ -220,6 +219,14 @@ class AssistedSession(Session):
         gone = await removing.purge(self._register, self._main, queue, states, ids, limit=limit)
         self._held.tell()
         return gone
+
+    @override
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        return await marks.fire(self, self._records, firings)
+
+    @override
+    async def marks(self, queue: str) -> dict[str, float]:
+        return await marks.marks(self._records, queue)
 
     # --------------------------------------------------------------------------------------------------- looking
 

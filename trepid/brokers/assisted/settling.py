@@ -116,7 +116,7 @@ def _settling(case: _Case) -> Change:
         if deed.lease.token != token or deed.state is not LEASED:
             case.reply = Reply.SUPERSEDED if deed.live else Reply.ENDED
             return None
-        if isinstance(verdict, Withdrawn) and deed.cancel is None:
+        if isinstance(verdict, Withdrawn) and deed.cancel is None and verdict.reason is None:
             case.reply = Reply.NOT_ASKED if entry.now < deed.lease.until else Reply.EXPIRED
             return None
         new, case.told = settled(deed, verdict, entry.epoch, entry.now)

@@ -9,7 +9,7 @@ from trepid.brokers.memory.shelf import ORDINAL, Row, Shelf
 from trepid.brokers.memory.store import Store
 from trepid.ports.messages import Firing, Publication
 from trepid.rules import lifecycle
-from trepid.rules.life import CANCELLED, DONE, READY, State
+from trepid.rules.life import DONE, READY, State
 from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, fired, plan
 
 
@@ -69,11 +69,11 @@ class Acceptance(Store):
         if (hold := shelf.holds.get(key)) is None:
             return None
         id, until = hold
-        row = shelf.rows.get(id)
-        if until <= now or (row is not None and row.life.state is CANCELLED):
+        if until <= now:
             del shelf.holds[key]
             return None
-        return id, DONE if row is None else row.life.state
+        # Its message has ended, and may be gone; who has its id by now has nothing to do with the key.
+        return id, DONE
 
     def _measured(self, batch: Sequence[Publication], plans: list[Plan]) -> list[Plan]:
         """Refuse what is new in a queue that has no room for it."""

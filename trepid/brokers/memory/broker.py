@@ -9,7 +9,7 @@ from typing import final
 
 import trio
 
-from trepid.brokers.memory.agenda import overstays
+from trepid.brokers.memory.agenda import becomes_due, is_forgotten, overstays
 from trepid.brokers.memory.ledger import Ledger
 from trepid.brokers.memory.records import MemoryRecords
 from trepid.brokers.memory.session import MemorySession
@@ -120,6 +120,23 @@ class MemoryBroker(Broker):
                 waiting.discard(event)
                 if not waiting:
                     self._endings.pop((queue, row.id), None)
+
+    async def move(self, queue: str, id: str, until: float) -> None:
+        """Wait until a message may have moved, or until a moment on Trio's clock.
+
+        One that is not there may come: nobody is told of that, but by the bell for whatever may be leased, or is due.
+        """
+        row = self._ledger.row(queue, id)
+        if row is None:
+            self._listeners += 1
+            try:
+                with trio.CancelScope(deadline=until):
+                    await self._bell.wait()
+            finally:
+                self._listeners -= 1
+            return
+        moments = [moment for moment in (becomes_due(row.life), is_forgotten(row.life)) if moment is not None]
+        await self.end(queue, [id], min([until, *(moment - self._epoch for moment in moments)]))
 
     @property
     def ledger(self) -> Ledger:

@@ -14,6 +14,7 @@ from trepid.brokers.memory import looking
 from trepid.brokers.memory.records import MemoryRecords
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
+from trepid.ports.looks import has_moved
 from trepid.ports.messages import (
     Absent,
     Cursor,
@@ -195,6 +196,18 @@ class MemorySession(Session):
             if found or trio.current_time() >= give_up:
                 return found
             await self._broker.end(queue, ids, give_up)
+
+    async def moved(self, queue: str, id: str, known: MessageView | None, *, wait: float = 0.0) -> MessageView | None:
+        await trio.lowlevel.checkpoint()
+        give_up = trio.current_time() + wait
+        while True:
+            self._broker.now()
+            self._broker.tell()
+            row = self._broker.ledger.row(queue, id)
+            view = None if row is None else looking.view(row)
+            if has_moved(known, view) or trio.current_time() >= give_up:
+                return view
+            await self._broker.move(queue, id, give_up)
 
     async def held(self, owner: str) -> list[Ref]:
         await trio.lowlevel.checkpoint()

@@ -14,7 +14,7 @@ from trepid.brokers.memory.passing import reopens
 from trepid.brokers.memory.shelf import N_LEASED, ORDINAL, Row, Shelf
 from trepid.errors import QueueBusyError, UnknownQueueError
 from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, ENDED, LEASED, READY, Life
+from trepid.rules.life import CANCELLED, DEAD, ENDED, LEASED, READY, Life
 
 
 class Store:
@@ -140,6 +140,8 @@ class Store:
         if row.watched:
             self.watched.append(row)
         if new.state in ENDED:
+            if new.state is CANCELLED and row.unique is not None and shelf.holds.get(row.unique, ("",))[0] == row.id:
+                del shelf.holds[row.unique]  # it has done nothing: the next one may
             self._leave(row)
             shelf.prune()
         elif row.unique is not None:

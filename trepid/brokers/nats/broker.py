@@ -142,7 +142,7 @@ class NatsBroker(Broker):
             unique=False,
             results="before",
             limits=False,
-            firing="none",
+            firing="deduplicated",
             holds=False,
             keeps_place=False,
             crash_counts="approximate",

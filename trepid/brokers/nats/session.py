@@ -8,6 +8,7 @@ from typing import final
 import trio
 from typing_extensions import override
 
+from trepid.brokers import marks
 from trepid.brokers.nats import names as places
 from trepid.brokers.nats.graves import Graves
 from trepid.brokers.nats.intake import Intake
@@ -30,6 +31,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -111,6 +113,7 @@ class NatsSession(Session):
                     raise
         self._office.forgotten(queue)
         await self._results.forget(queue)
+        await marks.forget_marks(self._records, queue)
 
     @override
     async def pause(self, queue: str) -> None:
@@ -178,6 +181,15 @@ class NatsSession(Session):
         elif waiting and ids:
             raise UnsupportedError("purging by id what waits", self._capabilities.engine)
         return purged
+
+    @override
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        return await marks.fire(self, self._records, firings)
+
+    @override
+    async def marks(self, queue: str) -> dict[str, float]:
+        await self._office.jetstream.connection()
+        return await marks.marks(self._records, queue)
 
     # --------------------------------------------------------------------------------------------------- looking
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, final
 import attrs
 import outcome
 
-from trepid.brokers.postgres import claiming, leasing, publishing, settling, statements
+from trepid.brokers.postgres import claiming, holding, leasing, publishing, settling, statements
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.brokers.sql.carrying import Done, Request
 from trepid.brokers.sql.news import WORK
@@ -24,6 +24,10 @@ Rows: TypeAlias = list[tuple[Any, ...]]
 
 _CAREFUL: Final = 16
 """How many groups of publishes go the long way after one that met an objection."""
+
+
+_GATED: Final = 64
+"""How many leases of a queue go the long way after one for which there were gates to be looked at."""
 
 
 class Line(Protocol):
@@ -58,6 +62,7 @@ class _Sorted:
     ends: list[Request] = attrs.field(factory=list)
     leases: list[Request] = attrs.field(factory=list)
     others: list[Request] = attrs.field(factory=list)
+    gated: dict[str, int] = attrs.field(kw_only=True)
 
     def add(self, requests: Iterable[Request]) -> None:
         """Sort some more."""
@@ -66,10 +71,20 @@ class _Sorted:
                 self.publishes.append(request)
             elif request.function is settling.settle and settling.is_ordinary(*request.args):
                 self.ends.append(request)
-            elif request.function is leasing.lease and len(request.args[0].queues) == 1:
+            elif request.function is leasing.lease and len(request.args[0].queues) == 1 and not self._gates(request):
                 self.leases.append(request)
             else:
                 self.others.append(request)
+
+    def _gates(self, lease: Request) -> bool:
+        """Whether the queue of a lease had gates lately."""
+        (queue,) = lease.args[0].queues
+        times = self.gated.get(queue, 0)
+        if times > 1:
+            self.gated[queue] = times - 1
+        else:
+            self.gated.pop(queue, None)
+        return bool(times)
 
     @property
     def all(self) -> list[Request]:
@@ -99,6 +114,8 @@ class Express:
         # Queues that lately had less than was asked for: of those it is also asked when they will have more.
         self._short: set[str] = set()
         self._careful = 0
+        # How many more leases of a queue that has gates go the long way at once.
+        self._gated: dict[str, int] = {}
 
     def carry(self, taken: Sequence[Request], more: Callable[[], Iterable[Request]]) -> tuple[Done, int, list[Request]]:
         """Carry what is ordinary of some requests, in a transaction of its own.
@@ -112,7 +129,7 @@ class Express:
         Returns:
           the answers, the news, and the requests that must go the long way.
         """
-        given = _Sorted()
+        given = _Sorted(gated=self._gated)
         given.add(taken)
         insertion = self._insertion(given.publishes)
         if not (insertion or given.ends or given.leases):
@@ -140,11 +157,15 @@ class Express:
 
     def _publish(self, insertion: publishing.Insertion) -> bool:
         """Begin, storing what is published; false, and no transaction, if there is anything against it."""
-        _, (places, objections) = self._line.begin_with(
-            (statements.INSERT_NOW, (self._line.floor(), *insertion.columns)),
+        floor = self._line.floor()
+        steps: list[Step] = [
+            (statements.INSERT_NOW, (floor, *insertion.columns)),
             (statements.OBJECTION, insertion.suspects),
-        )
-        if len(places) < insertion.number or objections[0][0]:
+        ]
+        if insertion.keys is not None:
+            steps.append((holding.OBJECTION, (floor, *insertion.keys)))
+        _, (places, *objections) = self._line.begin_with(*steps)
+        if len(places) < insertion.number or any(rows[0][0] for rows in objections):
             self._line.rollback()
             return False
         return True
@@ -192,16 +213,19 @@ class Express:
         if not looked:
             self._keys.pop(queue, None)
             return leasing.Claim([])
-        _, self._keys[queue], paused, *moments, _ = looked[0]
+        look = leasing.Look(*looked[0])
+        self._keys[queue] = look.key
         (self._short.add if len(claimed) < wish.limit else self._short.discard)(queue)
         if claimed:
             return leasing.Claim(leasing.deliveries(queue, claimed, tx.now, deadline))
-        if paused:
+        if look.paused:
             return leasing.Claim([])
-        late = any(moment is not None and moment <= tx.now for moment in moments)
-        if late or due is None or ask.key != self._keys[queue]:
+        if look.gated(tx.now):
+            self._gated[queue] = _GATED
             return None
-        return leasing.Claim([], leasing.soonest(tx, due))
+        if look.late(tx.now) or due is None or ask.key != look.key:
+            return None
+        return leasing.Claim([], leasing.soonest(tx, [look.due, *(moment for (moment,) in due)]))
 
 
 def _lease_steps(floor: float, ask: _Asked) -> list[Step]:

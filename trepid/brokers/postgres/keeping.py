@@ -38,6 +38,7 @@ def delete(tx: Transaction, queue: str) -> None:
     # A million messages are not removed in one transaction, which would keep everybody waiting; the name goes at once.
     # The row stays for a day: whoever was just storing a message under this key may commit after us.
     tx.run(statements.UNNAME_QUEUE, (tx.now, key))
+    tx.run(statements.FORGET_QUEUE, (key,))
     tx.changes += 1
     _clear(tx, key, _AT_ONCE)
     tx.news |= ENDED_SOMETHING
@@ -162,6 +163,7 @@ def sweeping(now: float, most: int) -> Sequence[tuple[str, Sequence[Any]]]:
     return (
         (statements.SWEEP_AT_ONCE, (now, now, most)),
         (statements.DROP_DEPARTED, (now, most)),
+        (statements.DROP_HOLDS, (now, most)),
         (statements.DELETED_QUEUES, ()),
     )
 
@@ -174,7 +176,9 @@ def sweep(tx: Transaction, most: int) -> int:
         cleared = _clear(tx, key, left) if left > 0 else 0
         left -= cleared
         if not cleared and left > 0 and deleted < tx.now - _DAY:
+            tx.run(statements.FORGET_QUEUE, (key,))  # what somebody was just storing then
             tx.run(statements.DROP_QUEUE, (key,))
     tx.run(statements.DROP_DEPARTED, (tx.now, most))
+    tx.run(statements.DROP_HOLDS, (tx.now, most))
     tx.changes += most - left
     return most - left

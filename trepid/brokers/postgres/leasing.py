@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from msgspec.structs import replace
 
 from trepid.brokers.postgres import claiming
+from trepid.brokers.postgres.passing import Passing, hold
 from trepid.brokers.postgres.transaction import Step, Transaction
 from trepid.brokers.sql.rows import Row, load
 from trepid.ports.messages import Delivery, Extension, Ref
 from trepid.rules import lifecycle
+from trepid.rules.gates import share, shares
 from trepid.rules.life import LEASED, Life, Reply
 
 
@@ -24,6 +26,7 @@ class Wish:
     Attributes:
       queues, limit, lease_for, owner: as the port says.
       turns: how often the session has asked several queues; decides which is the first.
+      places: where the session goes on looking for open gates, by queue; see :class:`Passing`.
     """
 
     queues: Sequence[str]
@@ -31,6 +34,36 @@ class Wish:
     lease_for: float
     owner: str
     turns: list[int]
+    places: dict[int, str] = attrs.field(factory=dict)
+
+
+class Look(NamedTuple):
+    """What is to be known of a queue before anything of it is leased: a row of ``LOOK``.
+
+    Attributes:
+      name, key, paused, weight: of the queue.
+      limited: whether there is a limit of what it gives, or was lately.
+      until, expires: when the first lease ends, and the first ttl.
+      due: when the first message before a gate is due.
+    """
+
+    name: str
+    key: int
+    paused: bool
+    limited: bool
+    weight: int
+    until: float | None
+    expires: float | None
+    due: float | None
+    lock: object
+
+    def late(self, now: float) -> bool:
+        """Whether time has decided something that is not written yet."""
+        return (self.until is not None and self.until <= now) or (self.expires is not None and self.expires <= now)
+
+    def gated(self, now: float) -> bool:
+        """Whether it gives nothing without a look at its gates."""
+        return self.limited or (self.due is not None and self.due <= now)
 
 
 @attrs.frozen
@@ -48,44 +81,60 @@ class Claim:
 
 def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
     """Lease up to ``wish.limit`` messages; queues take turns at being asked first."""
-    found = {name: rest for name, *rest in tx.run(claiming.LOOK, (list(wish.queues),)).fetchall()}
-    queues = [(name, found[name][0]) for name in wish.queues if name in found and not found[name][1]]
-    late = [
-        found[name][0]
-        for name, _ in queues
-        if any(moment is not None and moment <= tx.now for moment in found[name][2:4])
-    ]
-    if late:
+    queues = _look(tx, wish.queues)
+    if late := [queue.key for queue in queues if queue.late(tx.now)]:
         tx.observe(late)
+        queues = _look(tx, wish.queues)  # what has come back may stand before a gate
+    gated = sorted({queue.key for queue in queues if queue.gated(tx.now)})
+    if gated:
+        hold(tx, gated)
+    passings = {key: Passing(tx, key, wish.places) for key in gated}
     if len(queues) > 1:
         wish.turns[0] += 1
-        start = wish.turns[0] % len(queues)
+        start, _ = shares([queue.weight for queue in queues], wish.turns[0])
         queues = queues[start:] + queues[:start]
     asked, taken = queues, list[Delivery]()
     # Each queue may give its share; what is left over goes round again.
     while queues and len(taken) < wish.limit:
-        share = -(-(wish.limit - len(taken)) // len(queues))
-        more: list[tuple[str, int]] = []
+        room, weights = wish.limit - len(taken), sum(queue.weight for queue in queues)
+        more: list[Look] = []
         for queue in queues:
-            most = min(share, wish.limit - len(taken))
-            more_of_it = _take(tx, queue, most, wish, deadline)
-            taken += more_of_it
+            most = min(share(room, queue.weight, weights), wish.limit - len(taken))
+            more_of_it = _take(tx, queue, passings.get(queue.key), most, wish)
+            taken += deliveries(queue.name, more_of_it, tx.now, deadline)
             if len(more_of_it) == most:
                 more.append(queue)
         queues = more
-    return Claim(taken, None if taken else _next_change(tx, [key for _, key in asked]))
+    return Claim(taken, None if taken else _next_change(tx, asked, passings.values()))
 
 
-def _take(tx: Transaction, queue: tuple[str, int], most: int, wish: Wish, deadline: float) -> list[Delivery]:
-    """Lease up to *most* messages of one queue, in the order of priority, due time and publishing."""
+def _look(tx: Transaction, names: Sequence[str]) -> list[Look]:
+    """Return the open ones of some queues."""
+    found = {look.name: look for look in map(Look._make, tx.run(claiming.LOOK, (list(names),)).fetchall())}
+    return [found[name] for name in names if name in found and not found[name].paused]
+
+
+def lease_together(tx: Transaction, requests: Sequence[tuple[Wish, float]]) -> None:
+    """Hold the limited queues that several callers want; the callers go on one by one.
+
+    So everybody holds them in the same order, and nobody waits for one who waits for him.
+    """
+    tx.run(claiming.HOLD_LIMITED, (sorted({name for wish, _ in requests for name in wish.queues}),))
+
+
+def _take(tx: Transaction, queue: Look, passing: Passing | None, most: int, wish: Wish) -> list[tuple[Any, ...]]:
+    """Lease up to *most* messages of one queue: the first by priority, due time and publishing."""
     if not most:
         return []
-    name, key = queue
-    now = tx.now
+    until = tx.now + wish.lease_for
+    claimed: list[tuple[Any, ...]]
     # What is claimed is exactly what `lifecycle.elapse` would call ready now.
-    claimed = tx.run(claiming.CLAIM, (key, now, most, wish.owner, now + wish.lease_for)).fetchall()
+    if passing is None:
+        claimed = tx.run(claiming.CLAIM, (queue.key, tx.now, most, wish.owner, until)).fetchall()
+    else:
+        claimed = passing.claim(most, wish.owner, until)
     tx.changes += len(claimed)
-    return deliveries(name, claimed, now, deadline)
+    return claimed
 
 
 def deliveries(queue: str, claimed: Iterable[tuple[Any, ...]], now: float, deadline: float) -> list[Delivery]:
@@ -99,17 +148,21 @@ def deliveries(queue: str, claimed: Iterable[tuple[Any, ...]], now: float, deadl
     return found
 
 
-def _next_change(tx: Transaction, queues: Sequence[int]) -> float | None:
+def _next_change(tx: Transaction, queues: Iterable[Look], passings: Iterable[Passing]) -> float | None:
     """Return in how many seconds time alone may make something leasable."""
-    found: list[tuple[Any, ...]] = []
+    moments: list[float | None] = []
     for queue in queues:
-        found += tx.run(claiming.NEXT_DUE, (queue, tx.now)).fetchall()
-    return soonest(tx, found)
+        moments += [moment for (moment,) in tx.run(claiming.NEXT_DUE, (queue.key, tx.now)).fetchall()]
+        if not queue.gated(tx.now):
+            moments.append(queue.due)
+    for passing in passings:
+        moments += passing.moments()
+    return soonest(tx, moments)
 
 
-def soonest(tx: Transaction, found: Iterable[tuple[Any, ...]]) -> float | None:
+def soonest(tx: Transaction, moments: Iterable[float | None]) -> float | None:
     """Return in how many seconds the first of some moments is, or None if there are none."""
-    return min((moment - tx.now for (moment,) in found if moment is not None), default=None)
+    return min((moment - tx.now for moment in moments if moment is not None), default=None)
 
 
 def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: float) -> list[Extension]:

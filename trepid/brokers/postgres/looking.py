@@ -71,7 +71,11 @@ class Reading:
             return ()
         given = (rows[0].queue, [row.life.seq for row in rows], [row.id for row in rows])
         bodies = {seq: rest for seq, *rest in self.run(queries.BODIES, given).fetchall()}
-        return tuple(view(row, queue, bodies[row.life.seq][0], _failures(bodies[row.life.seq][1])) for row in rows)
+        views: list[MessageView] = []
+        for row in rows:
+            payload, errors, gate = bodies[row.life.seq]
+            views.append(attrs.evolve(view(row, queue, payload, _failures(errors)), gate=gate))
+        return tuple(views)
 
 
 def _failures(stored: Sequence[bytes] | None) -> tuple[Failure, ...]:

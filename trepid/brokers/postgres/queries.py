@@ -13,14 +13,17 @@ GET: Final = f"""
     SELECT {COLUMNS} FROM @.messages WHERE queue = $1 AND id = $2
     UNION ALL SELECT {COLUMNS} FROM @.ended WHERE queue = $1 AND id = $2"""
 BODIES: Final = """
-    SELECT seq, payload, errors FROM @.messages WHERE seq = ANY($2::bigint[])
+    SELECT seq, payload, errors, gate FROM @.messages WHERE seq = ANY($2::bigint[])
     UNION ALL
     SELECT e.* FROM unnest($3::text[]) AS g(name)
-    CROSS JOIN LATERAL (SELECT seq, payload, errors FROM @.ended WHERE queue = $1 AND id = g.name OFFSET 0) AS e"""
+    CROSS JOIN LATERAL (
+        SELECT seq, payload, errors, gate FROM @.ended WHERE queue = $1 AND id = g.name OFFSET 0) AS e"""
 RESULT: Final = "SELECT result, unreadable FROM @.ended WHERE queue = $1 AND id = $2"
 COUNTS: Final = """
-    SELECT (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2),
-           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND due <= $2),
+    SELECT (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND gate IS NULL)
+           + (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND gate IS NOT NULL),
+           (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND gate IS NULL AND due <= $2)
+           + (SELECT count(*) FROM @.messages WHERE queue = $1 AND state < 2 AND gate IS NOT NULL AND due <= $2),
            (SELECT count(*) FROM @.messages
             WHERE queue = $1 AND state < 2 AND expires IS NOT NULL AND expires <= $2 AND due <= $2),
            (SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2 AND until > $2)"""
@@ -33,9 +36,13 @@ COUNT_ENDED: Final = """
 OLDEST: Final = f"""
     WITH {LANES}
     SELECT (SELECT due FROM @.messages
-            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND due <= $2
+            WHERE queue = $1 AND priority = lane.priority AND state < 2 AND gate IS NULL AND due <= $2
                   AND (expires IS NULL OR expires > $2) ORDER BY due LIMIT 1)
-    FROM lane"""
+    FROM lane
+    UNION ALL
+    SELECT (SELECT due FROM @.messages
+            WHERE queue = $1 AND state < 2 AND gate IS NOT NULL AND due <= $2
+                  AND (expires IS NULL OR expires > $2) ORDER BY due LIMIT 1)"""
 PEEK_READY: Final = f"""
     SELECT {COLUMNS} FROM @.messages
     WHERE queue = $1 AND state < 2 AND due <= $2 AND (expires IS NULL OR expires > $2) AND seq > $3

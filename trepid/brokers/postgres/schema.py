@@ -7,7 +7,7 @@ from typing import Final
 
 from trepid.brokers.sql.rows import LIFE_COLUMNS
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 # The columns of a message.  Those up to `result_ttl` are the fields of a Life, in its order; states are numbered as
 # State lists them: 0 scheduled, 1 ready, 2 leased, 3 done, 4 dead, 5 cancelled.  What time has decided need not be
@@ -43,6 +43,7 @@ _MESSAGE: Final = """
     priority integer NOT NULL,
     enqueued double precision NOT NULL,
     unique_key text COLLATE "C",
+    gate text COLLATE "C",
     payload bytea NOT NULL,
     errors bytea[]"""
 
@@ -56,6 +57,54 @@ _RECORDS: Final = (
     "CREATE INDEX records_until ON @.records (until) WHERE until IS NOT NULL",
 )
 
+_WAITING: Final = (
+    # What waits before a gate is apart, so that nobody else has to pass it by.
+    "CREATE INDEX messages_waiting ON @.messages (queue, priority, due, seq) WHERE state < 2 AND gate IS NULL",
+    """CREATE INDEX messages_gated ON @.messages (queue, gate, priority DESC, due, seq)
+    WHERE state < 2 AND gate IS NOT NULL""",
+    "CREATE INDEX messages_gated_due ON @.messages (queue, due) WHERE state < 2 AND gate IS NOT NULL",
+    # Only what is leased has an owner.  No other index begins with the gate, so there is none to be taken by mistake.
+    "CREATE INDEX messages_inside ON @.messages (gate, until) WHERE owner IS NOT NULL AND gate IS NOT NULL",
+)
+
+_LIMITS: Final = (
+    # What the gates of a family let through; the family '' is the queue itself.
+    """CREATE TABLE @.limits (
+    queue integer NOT NULL,
+    family text COLLATE "C" NOT NULL,
+    concurrency integer,
+    count integer,
+    per double precision NOT NULL,
+    PRIMARY KEY (queue, family)
+)""",
+    # How many leases were granted together behind a gate that has a rate, and until when they count.
+    """CREATE TABLE @.starts (
+    queue integer NOT NULL,
+    gate text COLLATE "C" NOT NULL,
+    at double precision NOT NULL,
+    until double precision NOT NULL,
+    number integer NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0)""",
+    "CREATE INDEX starts_gate ON @.starts (queue, gate, until)",
+    "CREATE INDEX starts_until ON @.starts (queue, until)",
+    # The last instants that schedules have fired.
+    """CREATE TABLE @.marks (
+    queue integer NOT NULL,
+    mark text COLLATE "C" NOT NULL,
+    instant double precision NOT NULL,
+    PRIMARY KEY (queue, mark)
+)""",
+    # Unique keys that outlive their message: whose they are, and until when.
+    """CREATE TABLE @.holds (
+    queue integer NOT NULL,
+    unique_key text COLLATE "C" NOT NULL,
+    id text COLLATE "C" NOT NULL,
+    until double precision NOT NULL,
+    PRIMARY KEY (queue, unique_key)
+)""",
+    "CREATE INDEX holds_until ON @.holds (until)",
+)
+
 TABLES: Final = (
     # One row: which schema this is, and a name by which a guest's connection proves to be one to the same database.
     """CREATE TABLE @.meta (
@@ -67,12 +116,16 @@ TABLES: Final = (
 VALUES (true, {VERSION}, md5(random()::text || clock_timestamp()::text || pg_backend_pid()::text))""",  # noqa: S608
     # The places in the order of publishing; none is ever given twice, whatever is rolled back.
     "CREATE SEQUENCE @.places",
-    # A queue without a name was deleted; its messages are removed a few at a time.  Keys are never used again.
+    # A queue without a name was deleted; its messages are removed a few at a time.  Keys are never used again.  Limited
+    # is one of which something is in `limits`, or was lately: its leases are granted one call after the other.
     """CREATE TABLE @.queues (
     key integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text COLLATE "C" UNIQUE,
     paused boolean NOT NULL DEFAULT false,
-    deleted double precision
+    deleted double precision,
+    limited boolean NOT NULL DEFAULT false,
+    max_size bigint,
+    weight integer NOT NULL DEFAULT 1
 )""",
     # Live messages only: the table stays as small as the work at hand.  Each step of a life changes an indexed column,
     # so updates are never heap-only; the room that fillfactor leaves keeps the new version on the old one's page.
@@ -87,7 +140,7 @@ VALUES (true, {VERSION}, md5(random()::text || clock_timestamp()::text || pg_bac
     "CREATE UNIQUE INDEX messages_id ON @.messages (queue, id)",
     "CREATE UNIQUE INDEX messages_unique ON @.messages (queue, unique_key) WHERE unique_key IS NOT NULL",
     # Each of these holds only the rows that it is asked about, so that a claim costs the same beside a million others.
-    "CREATE INDEX messages_waiting ON @.messages (queue, priority, due, seq) WHERE state < 2",
+    *_WAITING,
     "CREATE INDEX messages_ttl ON @.messages (queue, expires) WHERE state < 2 AND expires IS NOT NULL",
     "CREATE INDEX messages_leased ON @.messages (queue, until) WHERE state = 2",
     "CREATE INDEX messages_asked ON @.messages (owner) WHERE state = 2 AND cancel IS NOT NULL",
@@ -113,9 +166,23 @@ VALUES (true, {VERSION}, md5(random()::text || clock_timestamp()::text || pg_bac
     "CREATE INDEX departed_publisher ON @.departed (publisher, page)",
     "CREATE INDEX departed_until ON @.departed (until)",
     *_RECORDS,
+    *_LIMITS,
 )
 
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _RECORDS}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
+    1: _RECORDS,
+    2: (
+        'ALTER TABLE @.messages ADD COLUMN gate text COLLATE "C"',
+        'ALTER TABLE @.ended ADD COLUMN gate text COLLATE "C"',
+        """ALTER TABLE @.queues
+    ADD COLUMN limited boolean NOT NULL DEFAULT false,
+    ADD COLUMN max_size bigint,
+    ADD COLUMN weight integer NOT NULL DEFAULT 1""",
+        "DROP INDEX @.messages_waiting",
+        *_WAITING,
+        *_LIMITS,
+    ),
+}
 """From a version, the statements that make the next one of it."""
 
 TIME: Final = "t AS MATERIALIZED (SELECT @now AS now)"

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 import trio
-from typing_extensions import TypeVarTuple, override
+from typing_extensions import override
 
-from trepid.brokers.postgres import guest, keeping, leasing, looking, records, settling
+from trepid.brokers.postgres import ends, firing, guest, keeping, leasing, limiting, looking, settling
 from trepid.brokers.postgres.address import Address
-from trepid.brokers.postgres.connected import Clock
-from trepid.brokers.postgres.doorbell import Doorbell, Silence
-from trepid.brokers.postgres.engine import Reader, Writer
-from trepid.brokers.postgres.looking import Reading
-from trepid.brokers.postgres.publishing import publish, publish_together
-from trepid.brokers.postgres.transaction import Transaction
+from trepid.brokers.postgres.opened import Opened
+from trepid.brokers.postgres.publishing import publish
 from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
-from trepid.brokers.sql.tally import Statistics
-from trepid.brokers.sql.thread import OwnerThread
-from trepid.brokers.sql.waiting import Waiting
-from trepid.errors import UnsupportedError
-from trepid.ports.broker import Session
-from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
     Absent,
     Cursor,
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -37,113 +27,25 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
-
-R = TypeVar("R")
-Args = TypeVarTuple("Args")
-
-POLL: Final = 1.0
-"""Seconds between looks at the tables while somebody waits: the net under the bell."""
 
 _LONGEST_SLEEP: Final = 1.0
 """Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
 
+_PACE: Final = 2e-5
+"""Seconds between looks at the ends of many messages, for each of them: as long as a look takes."""
+
 
 @final
-class PostgreSQLSession(Session):
+class PostgreSQLSession(Opened):
     """An open PostgreSQL broker.  Made by :meth:`PostgreSQLBroker.open`."""
 
     def __init__(self, address: Address, clock: Callable[[], float] | None) -> None:
-        self._address = address
-        self._clock = Clock(clock)
-        self._process = os.getpid()
-        self._looks = 0
-        self._waiting = Waiting(Silence(), self._look, 0, poll=POLL)
-        self._bell = Doorbell(address, self._waiting.tell)
-        self._writer_engine = Writer(address, self._clock, self._bell.ring)
-        self._reader_engine = Reader(address, self._clock)
-        self._writer = OwnerThread[Transaction](
-            self._writer_engine,
-            "trepid writes",
-            tell=self._waiting.tell,
-            together={publish: publish_together, records.carry_out: records.carry_out_together},
-            at_once=self._writer_engine.at_once,
-        )
-        self._reader = OwnerThread[Reading](self._reader_engine, "trepid reads", abandon=True)
+        super().__init__(address, clock)
         self._turns = [0]
-        self._records = records.PostgreSQLRecords(
-            lambda steps: self._write(records.carry_out, steps), lambda steps: self._read(records.look_up, steps)
-        )
-        self._capabilities: Capabilities
-
-    async def start(self) -> None:
-        """Connect, and make the tables if there are none."""
-        await self._writer.start()
-        await self._reader.start()
-        await self._bell.start()
-        engine = self._writer_engine
-        self._capabilities = Capabilities(
-            engine=f"PostgreSQL {engine.version.partition(' ')[0]}",
-            durability="fsync" if engine.durable else "process",
-            durability_proof=engine.proof,
-            delay_resolution=0.01,
-            same_transaction=True,
-            records=True,
-        )
-
-    async def close(self) -> None:
-        """End the threads, and leave nothing behind."""
-        await self._bell.close()
-        await self._reader.close()
-        await self._writer.close()
-
-    def statistics(self) -> Statistics:
-        """Return what the session has done so far; no checkpoint."""
-        tally = self._writer.tally
-        return Statistics(
-            tally.transactions,
-            tally.requests,
-            tally.largest_group,
-            tally.isolated,
-            tally.repeated,
-            self._bell.rung,
-            self._reader.tally.requests,
-        )
-
-    @property
-    @override
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
-
-    @property
-    @override
-    def connected(self) -> bool:
-        # The bell looks for the server all the time; who writes looks when he is asked.
-        return self._bell.up and self._writer_engine.failed_at < self._bell.up_since
-
-    @property
-    @override
-    def records(self) -> records.PostgreSQLRecords:
-        return self._records
-
-    async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._writer.run(function, *args)
-
-    async def _read(self, function: Callable[[Reading, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._reader.run(function, *args)
-
-    def _stay_home(self) -> None:
-        if os.getpid() != self._process:
-            raise UnsupportedError("being used across fork()", "PostgreSQL", "open the broker in the new process")
-
-    async def _look(self) -> int:
-        """Let everybody who waits look for himself, now and then."""
-        self._looks += 1
-        await trio.lowlevel.checkpoint()
-        return self._looks
+        self._places: dict[int, str] = {}
 
     @override
     async def now(self) -> float:
@@ -216,7 +118,7 @@ class PostgreSQLSession(Session):
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
         give_up = trio.current_time() + wait
-        wish = leasing.Wish(queues, limit, lease_for, owner, self._turns)
+        wish = leasing.Wish(queues, limit, lease_for, owner, self._turns, self._places)
         while True:
             seen = self._waiting.count(WORK)
             # Counted from before it is asked for, so that it never ends later here than there.
@@ -269,6 +171,17 @@ class PostgreSQLSession(Session):
                 return found.ending
             await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(found.wait)))
 
+    @override
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        give_up = trio.current_time() + wait
+        while True:
+            seen = self._waiting.count(ENDED_SOMETHING)
+            ends_ = await self._read(ends.endings, queue, ids)
+            if ends_.found or trio.current_time() >= give_up:
+                return ends_.found
+            await trio.sleep(min(len(ids) * _PACE, give_up - trio.current_time()))
+            await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(ends_.wait)))
+
     # ---------------------------------------------------------------------------------------------------- owners
 
     @override
@@ -288,6 +201,20 @@ class PostgreSQLSession(Session):
     @override
     async def expire_owner(self, owner: str) -> int:
         return await self._write(leasing.expire_owner, owner)
+
+    # ---------------------------------------------------------------------------------------- limits and schedules
+
+    @override
+    async def limit(self, limits: Sequence[Limit]) -> None:
+        await self._write(limiting.limit, limits)
+
+    @override
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        return await self._write(firing.fire, firings)
+
+    @override
+    async def marks(self, queue: str) -> dict[str, float]:
+        return await self._read(firing.marks, queue)
 
     @override
     async def reap(self, *, limit: int = 1000) -> int:

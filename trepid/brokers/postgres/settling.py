@@ -10,12 +10,12 @@ from trepid.brokers.postgres import statements
 from trepid.brokers.postgres.leasing import held_by
 from trepid.brokers.postgres.publishing import publish
 from trepid.brokers.postgres.transaction import Step, Transaction
-from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING
+from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import Row, write_failure
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply
-from trepid.rules.verdicts import Done
+from trepid.rules.verdicts import Done, Returned
 
 
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication] = ()) -> list[Reply]:
@@ -24,7 +24,7 @@ def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publicat
     rows = [tx.run(statement, given).fetchall() for statement, given in successes.steps(tx.now)]
     settled = settle_others(tx, batch, successes.replies(tx, rows))
     if then and settled and settled[0] is Reply.APPLIED:
-        publish(tx, then)
+        publish(tx, then, bounded=False)
     return settled
 
 
@@ -74,11 +74,14 @@ class Successes:
             steps.append((statements.DONE_AND_GONE, (floor, *_refs(self._gone))))
         return steps
 
-    def replies(self, tx: Transaction, rows: Iterable[Iterable[tuple[int]]]) -> list[Reply | None]:
+    def replies(self, tx: Transaction, rows: Iterable[Iterable[tuple[int, bool]]]) -> list[Reply | None]:
         """Return a reply for each of the batch, given what the statements said; None where it is another step."""
-        places = {seq for found in rows for (seq,) in found}
+        found = {seq: limited for each in rows for seq, limited in each}
+        places = found.keys()
         if places:
             tx.news |= ENDED_SOMETHING
+            if any(found.values()):
+                tx.news |= WORK  # somebody else may pass a gate now
             tx.gone += len(places)
             tx.changes += len(places)
         return [
@@ -106,6 +109,7 @@ def _settle(tx: Transaction, batch: Sequence[Settlement]) -> list[Reply]:
     rows = held_by(tx, [settlement.ref for settlement in batch], wait=True)
     lives: dict[tuple[str, str], Life] = {}
     steps: dict[tuple[str, str], Step] = {}
+    gates: dict[int, str] = {}
     replies: list[Reply] = []
     for settlement in batch:
         ref, verdict = settlement.ref, settlement.verdict
@@ -126,8 +130,12 @@ def _settle(tx: Transaction, batch: Sequence[Settlement]) -> list[Reply]:
         elif isinstance(verdict, Done):
             steps[place] = Step(row, life, None, verdict.result, verdict.unreadable)
         else:
+            if isinstance(verdict, Returned) and verdict.gate is not None:
+                gates[row.life.seq] = verdict.gate
             failure = lifecycle.failure_of(verdict, life, tx.now)
             steps[place] = Step(row, life, None if failure is None else write_failure(failure))
+    if gates:
+        tx.run(statements.REGATE, (list(gates), list(gates.values())))
     tx.save(steps.values())
     return replies
 

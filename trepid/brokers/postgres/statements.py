@@ -15,7 +15,7 @@ _TYPES: Final = {
     **dict.fromkeys(("due", "expires", "until", "stray_since", "ended", "forget", "result_ttl"), "float8"),
     **dict.fromkeys(("owner", "cancel", "verdict", "reason"), "text"),
 }
-_OTHERS: Final = "queue, id, publisher, publication, priority, enqueued, unique_key, payload"
+_OTHERS: Final = "queue, id, publisher, publication, priority, enqueued, unique_key, gate, payload"
 
 
 def _of(alias: str, columns: str) -> str:
@@ -41,6 +41,10 @@ LOCK_QUEUE: Final = """
     SELECT pg_advisory_xact_lock('@.messages'::regclass::oid::integer, key) FROM @.queues WHERE name = $1"""
 UNNAME_QUEUE: Final = "UPDATE @.queues SET name = NULL, deleted = $1 WHERE key = $2"
 DELETED_QUEUES: Final = "SELECT key, deleted FROM @.queues WHERE name IS NULL"
+# Its holds end with their time, since their keys are never used again.
+FORGET_QUEUE: Final = """
+    WITH limits AS (DELETE FROM @.limits WHERE queue = $1), starts AS (DELETE FROM @.starts WHERE queue = $1)
+    DELETE FROM @.marks WHERE queue = $1"""
 DROP_QUEUE: Final = "DELETE FROM @.queues WHERE key = $1"
 LEASED: Final = "SELECT count(*) FROM @.messages WHERE queue = $1 AND state = 2"
 
@@ -85,6 +89,13 @@ END: Final = f"""
     INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
     SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, {_APPENDED}, g.result, g.unreadable
     FROM m JOIN g ON g.stored = m.place"""
+
+RELEASE_HOLDS: Final = """
+    DELETE FROM @.holds h USING unnest($1::bigint[], $2::text[], $3::text[]) AS g(queue, unique_key, id)
+    WHERE h.queue = g.queue::integer AND h.unique_key = g.unique_key AND h.id = g.id"""
+REGATE: Final = """
+    UPDATE @.messages m SET gate = nullif(g.gate, '') FROM unnest($1::bigint[], $2::text[]) AS g(seq, gate)
+    WHERE m.seq = g.seq"""
 
 # ---------------------------------------------------------------------------------------------------------- departing
 
@@ -134,6 +145,9 @@ CLEAR_ENDED: Final = f"""
 DROP_DEPARTED: Final = """
     DELETE FROM @.departed WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM @.departed WHERE until <= $1 ORDER BY until LIMIT $2 FOR UPDATE SKIP LOCKED))"""
+DROP_HOLDS: Final = """
+    DELETE FROM @.holds WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM @.holds WHERE until <= $1 ORDER BY until LIMIT $2 FOR UPDATE SKIP LOCKED))"""
 
 # A message that has ended is never changed, only removed; so where it is found is where it stays.
 
@@ -141,20 +155,24 @@ DROP_DEPARTED: Final = """
 
 _INSERT: Final = """
     INSERT INTO @.messages (due, state, expires, max_crashes, result_ttl,
-                            queue, id, publisher, publication, priority, enqueued, unique_key, payload)
+                            queue, id, publisher, publication, priority, enqueued, unique_key, gate, payload)
     SELECT @since + g.due, g.state, @since + g.expires, g.max_crashes, g.result_ttl,
-           q.key, g.id, g.publisher, g.publication, g.priority, @now, g.unique_key, g.payload
+           q.key, g.id, g.publisher, g.publication, g.priority, @now, g.unique_key, g.gate, g.payload
     FROM unnest($2::float8[], $3::bigint[], $4::float8[], $5::bigint[], $6::float8[],
-                $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::bytea[])
+                $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[],
+                $12::text[], $13::text[], $14::bytea[])
          WITH ORDINALITY
          AS g(due, state, expires, max_crashes, result_ttl,
-              queue, id, publisher, publication, priority, unique_key, payload, number)
-    JOIN @.queues q ON q.name = g.queue
+              queue, id, publisher, publication, priority, unique_key, gate, payload, number)
+    JOIN @.queues q ON q.name = g.queue @unless
     ORDER BY g.number
     ON CONFLICT DO NOTHING RETURNING seq"""
-INSERT: Final = _INSERT.replace("@since + ", "").replace("@now", "$1")
+INSERT_ANYWAY: Final = _INSERT.replace("@since + ", "").replace("@now", "$1").replace("@unless", "")
+# The same without those of queues that take only so many.
+_BOUNDED: Final = "AND q.max_size IS NULL"
+INSERT: Final = _INSERT.replace("@since + ", "").replace("@now", "$1").replace("@unless", _BOUNDED)
 # The same where the time is not known yet: moments are seconds from now, by the clock that `Clock.now` names.
-INSERT_NOW: Final = f"WITH {TIME}" + _INSERT.replace("@since", NOW).replace("@now", NOW)
+INSERT_NOW: Final = f"WITH {TIME}" + _INSERT.replace("@since", NOW).replace("@now", NOW).replace("@unless", _BOUNDED)
 # What stands against messages although their ids were free among the live ones: something of the same id has ended,
 # or is left of a deleted queue, or the same publish belongs to something that is gone.  Asked after they are stored, in
 # a statement of its own: whoever stored the same before has committed by then, and is seen.
@@ -195,7 +213,8 @@ _REFS: Final = """
 _HELD: Final = f"""
     q.name = g.queue AND m.queue + 0 = q.key AND m.seq = g.seq AND m.id = g.id AND m.deliveries = g.deliveries
     AND m.state + 0 = 2 AND m.until > {NOW}"""
-# The commonest step of all: `lifecycle.settle` with Done, where `lifecycle.standing` says APPLIED.
+# The commonest step of all: `lifecycle.settle` with Done, where `lifecycle.standing` says APPLIED.  It is also told
+# whether the end may let somebody else pass.
 _DONE_LIFE: Final = {
     "state": "3",
     "owner": "NULL",
@@ -210,19 +229,22 @@ DONE: Final = f"""
         DELETE FROM @.messages m
         USING {_REFS}, $6::float8[], $7::bytea[], $8::text[])
               AS g(queue, id, seq, deliveries, keep, result, unreadable), @.queues q
-        WHERE {_HELD} RETURNING {_of("m", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors, g.keep, g.result, g.unreadable
+        WHERE {_HELD}
+        RETURNING {_of("m", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors, g.keep, g.result, g.unreadable, q.limited
+    ), kept AS (
+        INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+        SELECT {", ".join(_DONE_LIFE.get(column, f"m.{column}") for column in _LIFE)}, {_of("m", _OTHERS)}, m.errors,
+               m.result, m.unreadable
+        FROM m
     )
-    INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
-    SELECT {", ".join(_DONE_LIFE.get(column, f"m.{column}") for column in _LIFE)}, {_of("m", _OTHERS)}, m.errors,
-           m.result, m.unreadable
-    FROM m RETURNING seq"""
+    SELECT seq, limited FROM m"""
 # The same for messages of which nothing is to be kept.
 DONE_AND_GONE: Final = f"""
     WITH {TIME}, gone AS (
         DELETE FROM @.messages m USING {_REFS}) AS g(queue, id, seq, deliveries), @.queues q
-        WHERE {_HELD} RETURNING m.seq, m.publisher, m.publication
+        WHERE {_HELD} RETURNING m.seq, m.publisher, m.publication, q.limited
     ), {_DEPART.replace("$1", f"{NOW} + {REMEMBERED}")}
-    SELECT seq FROM gone"""
+    SELECT seq, limited FROM gone"""
 
 # ------------------------------------------------------------------------------------------------------------ keeping
 

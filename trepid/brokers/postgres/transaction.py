@@ -12,7 +12,7 @@ from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import Row, dump, load
 from trepid.errors import UnknownQueueError
 from trepid.rules import lifecycle
-from trepid.rules.life import ENDED, LEASED, Life
+from trepid.rules.life import CANCELLED, ENDED, LEASED, Life
 from trepid.rules.publishing import REMEMBERED
 
 LAPSED_AT_ONCE: Final = 1000
@@ -134,6 +134,8 @@ class Transaction:
             assert old.state not in ENDED, "what has ended changes by requeue alone"
             self.news |= ENDED_SOMETHING
             self.gone += 1
+            if old.state is LEASED:
+                self.news |= WORK  # somebody else may pass a gate now
             if new.forget is not None and new.forget <= self.now:
                 gone.append(old.seq)
             else:
@@ -145,6 +147,11 @@ class Transaction:
             self.run(statements.END, (*_columns(ended), list(errors), list(results), list(unreadable)))
         if gone:
             self.run(statements.REMOVE, (self.remembered, gone))
+        cancelled = [step.row for step in steps if step.life.state is CANCELLED and step.row.unique is not None]
+        if cancelled:
+            # They have done nothing: the next ones with their keys may.
+            given = ([row.queue for row in cancelled], [row.unique for row in cancelled], [row.id for row in cancelled])
+            self.run(statements.RELEASE_HOLDS, given)
         self.changes += len(steps)
 
     def observe(self, queues: Iterable[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import final
 
@@ -37,9 +37,9 @@ class Bells:
             for ear in ears:
                 ear.ring()
 
-    def ear(self, *channels: str, about: str | None = None) -> Ear:
-        """Return what waits for news from some channels, about one thing only if it is named."""
-        return Ear(self._listening, [(channel, about) for channel in channels])
+    def ear(self, *channels: str, about: Sequence[str | None] = (None,)) -> Ear:
+        """Return what waits for news from some channels, about some things only if they are named."""
+        return Ear(self._listening, [(channel, thing) for channel in channels for thing in about])
 
 
 @final

@@ -45,6 +45,14 @@ class Keys:
         """Return the key of a queue's own facts; all its other keys have the same beginning, and the same slot."""
         return f"{{{self.prefix}:{queue}}}:meta"
 
+    def limits(self, queue: str) -> str:
+        """Return the key of what a queue's gates, and itself, let through."""
+        return f"{{{self.prefix}:{queue}}}:limits"
+
+    def marks(self, queue: str) -> str:
+        """Return the key of the last instants that schedules have fired."""
+        return f"{{{self.prefix}:{queue}}}:marks"
+
     def work(self, queue: str) -> str:
         """Return the channel that says that there may be work."""
         return f"{{{self.prefix}:{queue}}}:work"
@@ -52,6 +60,11 @@ class Keys:
     def ended(self, queue: str) -> str:
         """Return the channel that says which message has ended, of those somebody waits for."""
         return f"{{{self.prefix}:{queue}}}:ended"
+
+    @property
+    def changed(self) -> str:
+        """The channel that says which record was changed."""
+        return f"{{{self.prefix}}}:changed"
 
     @property
     def asked(self) -> str:

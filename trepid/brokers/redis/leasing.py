@@ -14,6 +14,7 @@ from trepid.brokers.redis.rows import LITTLE, past, unpack
 from trepid.brokers.redis.scripts import EXTEND, LEASE, OWN
 from trepid.brokers.redis.settling import REPLIES
 from trepid.ports.messages import Delivery, Extension, Ref
+from trepid.rules.gates import QUEUE, share, shares
 
 HANDED_OVER_WITHIN: Final = 1.0
 """Seconds for which a cancelled call waits for what it may have been granted: on a healthy server, no lease is lost."""
@@ -28,11 +29,13 @@ class Claim:
       deliveries: the leases.
       turned: whether it mattered which queue was asked first.
       wait: seconds after which time alone may make something leasable, or None; only known where nothing was.
+      weight: of the queue, where there is only one.
     """
 
     deliveries: list[Delivery]
     turned: bool
     wait: float | None
+    weight: int = 1
 
 
 @final
@@ -58,9 +61,9 @@ class _Grant(NamedTuple):
         deliveries: list[Delivery] = []
         for id, blob, payload in zip(granted[::3], granted[1::3], granted[2::3], strict=True):
             life = unpack(blob)
-            stray, failures, crashes = None, 0, 0
+            stray, failures, crashes, gate = None, 0, 0, None
             if len(life) > LITTLE:
-                failures, crashes, stray = past(life)
+                failures, crashes, stray, gate = past(life)
             max_crashes, result_ttl = life[8], life[9]
             deliveries.append(
                 Delivery(
@@ -78,30 +81,38 @@ class _Grant(NamedTuple):
                     stray,
                     None if result_ttl is False else float(result_ttl),
                     None if max_crashes is False else max_crashes,
+                    gate,
                 )
             )
         return deliveries
 
 
-async def lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
-    """Lease what is there; with *waits* the next publish rings."""
+async def lease(engine: Engine, wish: Wish, turn: int, weights: dict[str, int], *, waits: bool) -> Claim:
+    """Lease what is there; with *waits* the next publish rings.
+
+    In a cluster queues are asked one by one, and *weights* has what each has said of its own when it was last asked.
+    """
     if not engine.keys.clustered or len(wish.queues) < 2:
         return await _lease(engine, wish, turn, waits=waits)
-    start = turn % len(wish.queues)
+    for queue in wish.queues:
+        if queue not in weights:
+            weights[queue] = await _weight(engine, queue)
+    start, _ = shares([weights[queue] for queue in wish.queues], turn)
     order = [*wish.queues[start:], *wish.queues[:start]]
     deliveries: list[Delivery] = []
     wait: float | None = None
     # Each queue may give its share; what is left over goes round again.
     while order and len(deliveries) < wish.limit:
         more: list[str] = []
-        share = -(-(wish.limit - len(deliveries)) // len(order))
+        room, weight = wish.limit - len(deliveries), sum(weights[queue] for queue in order)
         for queue in order:
-            most = min(share, wish.limit - len(deliveries))
+            most = min(share(room, weights[queue], weight), wish.limit - len(deliveries))
             if not most:
                 break
             claim = await _lease(
                 engine, attrs.evolve(wish, queues=[queue], limit=most), turn, waits=waits and not deliveries
             )
+            weights[queue] = claim.weight
             deliveries += claim.deliveries
             if len(claim.deliveries) == most:
                 more.append(queue)
@@ -109,6 +120,13 @@ async def lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
                 wait = claim.wait if wait is None else min(wait, claim.wait)
         order = more
     return Claim(deliveries, turned=True, wait=wait)
+
+
+async def _weight(engine: Engine, queue: str) -> int:
+    """Return the weight of a queue."""
+    key = engine.keys.limits(queue)
+    packed: bytes | None = await engine.servers.call(key, "HGET", key, QUEUE)
+    return 1 if packed is None else unpack(packed)[4]
 
 
 async def _lease(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Claim:
@@ -125,8 +143,8 @@ async def _granted(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Cla
     queues = wish.queues
     told = (wish.limit, wish.lease_for, wish.owner, turn, waits)
     packed, *granted = await engine.run(LEASE, queues, *told, through=HANDED_OVER_WITHIN)
-    answer: tuple[float, bool, Any, list[int]] = unpack(packed)
-    now, turned, wait, runs = answer
+    answer: tuple[float, bool, Any, list[int], int] = unpack(packed)
+    now, turned, wait, runs, weight = answer
     grant = _Grant(float(now), deadline)
     deliveries: list[Delivery] = []
     first = 0
@@ -134,7 +152,7 @@ async def _granted(engine: Engine, wish: Wish, turn: int, *, waits: bool) -> Cla
         queue: str = queues[place - 1]
         deliveries += grant.deliveries(queue, granted[first : first + 3 * count])
         first += 3 * count
-    return Claim(deliveries, turned, None if wait is False else float(wait))
+    return Claim(deliveries, turned, None if wait is False else float(wait), weight)
 
 
 async def extend(engine: Engine, refs: Sequence[Ref], lease_for: float) -> list[Extension]:

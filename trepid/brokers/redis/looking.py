@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
+import trio
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import Row, load, read_failures, unpack
-from trepid.brokers.redis.scripts import AWAIT, COUNT, GET, HOLD, PEEK
+from trepid.brokers.redis.scripts import AWAIT, COUNT, END, GET, HOLD, PEEK
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, ENDED, READY, SCHEDULED, State
 
 _AT_ONCE: Final = 200
+_ENDINGS_AT_ONCE: Final = 1000
 
 
 def _view(row: Row, queue: str, id: str, payload: bytes | None, errors: bytes | None) -> MessageView:
@@ -28,6 +30,7 @@ def _view(row: Row, queue: str, id: str, payload: bytes | None, errors: bytes | 
         payload=payload or b"",
         errors=read_failures(errors),
         unique=row.unique,
+        gate=row.gate,
     )
 
 
@@ -88,16 +91,47 @@ async def result(engine: Engine, queue: str, id: str, *, waits: bool) -> Found:
     if life.state not in ENDED:
         moment = lifecycle.next_change(life)
         return Found(Absent.PENDING, None if moment is None else moment - float(now))
-    failures, done = read_failures(found[2]), life.state is DONE
-    return Found(
-        Ending(
-            life.state,
-            found[1] if done else None,
-            row.unreadable if done else None,
-            failures[-1] if failures else None,
-            life.reason,
-        )
+    return Found(_ending(row, found[1], found[2]))
+
+
+def _ending(row: Row, result: bytes | None, errors: bytes | None) -> Ending:
+    failures, done = read_failures(errors), row.life.state is DONE
+    return Ending(
+        row.life.state,
+        result if done else None,
+        row.unreadable if done else None,
+        failures[-1] if failures else None,
+        row.life.reason,
     )
+
+
+@attrs.frozen
+class FoundSome:
+    """How messages ended, of those that have; and in how many seconds time alone may end one of the others."""
+
+    endings: dict[str, Ending | Absent]
+    wait: float | None = None
+
+
+async def endings(engine: Engine, queue: str, ids: Sequence[str], *, waits: bool) -> FoundSome:
+    """Return how some messages ended; with *waits* the end of one that lives will be told."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    found: dict[str, Ending | Absent] = {}
+    waiting: list[float] = []
+    first = 0
+    while first < len(ids):
+        some = ids[first : first + _ENDINGS_AT_ONCE]
+        packed, *columns = await engine.run(END, [queue], some, waits)
+        answer: tuple[float, Any, int, list[int], list[int]] = unpack(packed)
+        now, wait, looked, gone, ended = answer
+        found |= {some[place - 1]: Absent.GONE for place in gone}
+        for place, blob, result, errors in zip(ended, *columns, strict=True):
+            row = load(blob, float(now))
+            found[some[place - 1]] = Absent.GONE if row is None else _ending(row, result, errors)
+        if wait is not False:
+            waiting.append(float(wait))
+        first += looked
+    return FoundSome(found, min(waiting, default=None))
 
 
 async def stats(engine: Engine, queue: str) -> QueueStats:

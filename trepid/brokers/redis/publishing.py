@@ -9,20 +9,22 @@ from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import unpack
 from trepid.brokers.redis.scripts import PUBLISH
 from trepid.ports.messages import Publication
-from trepid.rules.publishing import Published, Publishing
+from trepid.rules.publishing import REFUSALS, Published, Publishing
 
 Item = TypeVar("Item")
 
 _BYTES: Final = 8 << 20
 _ITEMS: Final = 5000
-_OUTCOMES: Final = {
+OUTCOMES: Final = {
     "A": Publishing.ACCEPTED,
     "D": Publishing.DUPLICATE,
     "E": Publishing.EXISTING,
     "C": Publishing.CONFLICT,
     "Q": Publishing.NO_QUEUE,
+    "F": Publishing.FULL,
     "N": Publishing.NOT_STORED,
 }
+"""What scripts answer who publishes."""
 
 
 @final
@@ -69,6 +71,8 @@ class Parcel:
                 *((item.unique.key, item.unique.on_conflict) if item.unique is not None else (None, None)),
                 item.result_ttl,
                 item.max_crashes,
+                item.unique.for_ if item.unique is not None else None,
+                item.gate,
             )
             for item in batch
         ]
@@ -78,10 +82,8 @@ def replies(batch: Sequence[Publication], packed: Sequence[Any]) -> list[Publish
     """Return what a script answered to a batch."""
     outcomes, ids = packed
     if not ids:
-        return [Published(_OUTCOMES[outcome], item.id) for outcome, item in zip(outcomes, batch, strict=True)]
-    return [
-        Published(_OUTCOMES[outcome], id or item.id) for outcome, item, id in zip(outcomes, batch, ids, strict=True)
-    ]
+        return [Published(OUTCOMES[outcome], item.id) for outcome, item in zip(outcomes, batch, strict=True)]
+    return [Published(OUTCOMES[outcome], id or item.id) for outcome, item, id in zip(outcomes, batch, ids, strict=True)]
 
 
 async def publish(engine: Engine, batches: Sequence[Sequence[Publication]]) -> list[list[Published]]:
@@ -140,7 +142,7 @@ async def _scatter(engine: Engine, batch: Sequence[Publication]) -> list[Publish
             found = [Published(Publishing.NOT_STORED, item.id) for item in part]
         else:
             (found,) = await _publish(engine, [part])
-        refused = refused or any(each.outcome in (Publishing.CONFLICT, Publishing.NO_QUEUE) for each in found)
+        refused = refused or any(each.outcome in REFUSALS for each in found)
         answers.update(zip(places, found, strict=True))
     return [answers[place] for place in range(len(batch))]
 

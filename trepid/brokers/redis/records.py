@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Final, final
 
 import trio
 from typing_extensions import override
 
+from trepid.brokers.redis.bells import Bells
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.scripts import RECORD
 from trepid.ports.records import Claim, Drop, Read, Records, Step, Write
+
+_POLL: Final = 1.0
+"""Seconds between looks while somebody waits."""
 
 
 @final
@@ -19,10 +23,12 @@ class RedisRecords(Records):
 
     Args:
       engine: who runs scripts.
+      bells: those of the session.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, bells: Bells) -> None:
         self._engine = engine
+        self._bells = bells
 
     @override
     async def carry_out(self, steps: Sequence[Step]) -> list[bytes | None]:
@@ -49,5 +55,21 @@ class RedisRecords(Records):
                 case Drop(key, only):
                     told.append(("D", keep(key), None, keep(only)))
         keys = self._engine.keys
-        before: list[bytes | None] = await self._engine.run_on(RECORD, [keys.head(), keys.records], told, argv=argv)
+        names = [keys.head(), keys.records]
+        before: list[bytes | None] = await self._engine.run_on(RECORD, names, told, keys.changed, argv=argv)
         return before
+
+    @override
+    async def changed(self, key: str, known: bytes | None, *, wait: float) -> bytes | None:
+        give_up = trio.current_time() + wait
+        channel = self._engine.keys.changed
+        with self._bells.ear(channel, about=[key]) as ear:
+            while True:
+                ear.forget()
+                if wait > 0:
+                    await self._engine.servers.listen(channel)
+                [value] = await self.carry_out([Read(key)])
+                if value != known or trio.current_time() >= give_up:
+                    return value
+                # Nobody rings when a value expires.
+                await ear.wait(min(give_up, trio.current_time() + _POLL))

@@ -13,7 +13,7 @@ from trepid.rules.verdicts import Failure
 
 _DEFAULTS: Final[tuple[Any, ...]] = (
     *(0, 0, 0, 0, 0, 0, "", 0, False, False, False, False, False, 0),
-    *(False, 0, False, False, 0, 0, 0, 0, 0, 0, 0, False, False, False, False),
+    *(False, 0, False, False, 0, 0, 0, 0, 0, 0, 0, False, False, False, False, False),
 )
 _STATES: Final[tuple[State, ...]] = (SCHEDULED, LEASED, DONE, DEAD, CANCELLED)
 _VERDICTS: Final = {"D": "Done", "F": "Failed", "R": "Returned", "B": "Buried", "W": "Withdrawn"}
@@ -30,6 +30,7 @@ class Row:
     Attributes:
       life: its life, after all that time had decided when it was read.
       priority, enqueued, unique: as published.
+      gate: the gate that it has to pass, if any.
       unreadable: why its result could not be stored, if so.
     """
 
@@ -37,6 +38,7 @@ class Row:
     priority: int
     enqueued: float
     unique: str | None
+    gate: str | None
     unreadable: str | None
 
 
@@ -47,7 +49,7 @@ def load(blob: bytes, now: float) -> Row | None:
     state, seq, due, deliveries, priority, enqueued = packed[:6]
     max_crashes, result_ttl, expires, unique, owner, until, verdict, settled, ended, forget = packed[8:18]
     failures, crashes, returns, withdrawals, spent_failures, spent_crashes, requeues = packed[18:25]
-    stray_since, reason, cancel, unreadable = packed[25:]
+    stray_since, reason, cancel, unreadable, gate = packed[25:]
     life = Life(
         seq,
         float(due),
@@ -76,17 +78,17 @@ def load(blob: bytes, now: float) -> Row | None:
     life = lifecycle.elapse(life, now)
     if life.forget is not None and life.forget <= now:
         return None
-    return Row(life, int(priority), float(enqueued), _text(unique), _text(unreadable))
+    return Row(life, int(priority), float(enqueued), _text(unique), _text(gate), _text(unreadable))
 
 
 LITTLE: Final = 18
-"""How many entries a life has at most to which nothing has ever happened."""
+"""How many entries a life has at most to which nothing has ever happened, and which has no gate."""
 
 
-def past(packed: list[Any]) -> tuple[int, int, float | None]:
-    """Return a message's failures and crashes since it was published or requeued, and since when it is astray."""
+def past(packed: list[Any]) -> tuple[int, int, float | None, str | None]:
+    """Return a message's failures and crashes since it was published or requeued, since when it is astray, its gate."""
     packed += _DEFAULTS[len(packed) :]
-    return packed[18] - packed[22], packed[19] - packed[23], _time(packed[25])
+    return packed[18] - packed[22], packed[19] - packed[23], _time(packed[25]), _text(packed[29])
 
 
 def _time(packed: Any) -> float | None:

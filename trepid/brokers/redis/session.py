@@ -9,7 +9,7 @@ import attrs
 import trio
 from typing_extensions import override
 
-from trepid.brokers.redis import keeping, leasing, looking
+from trepid.brokers.redis import keeping, leasing, limiting, looking
 from trepid.brokers.redis.bells import Bells
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.joining import Joiner
@@ -24,6 +24,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -31,6 +32,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
@@ -49,11 +51,12 @@ class RedisSession(Session):
     _joiner: Joiner = attrs.field(init=False)
     _records: RedisRecords = attrs.field(init=False)
     _turn: int = attrs.field(init=False, default=0)
+    _weights: dict[str, int] = attrs.field(init=False, factory=dict)
     _latest: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self._joiner = Joiner(self._engine)
-        self._records = RedisRecords(self._engine)
+        self._records = RedisRecords(self._engine, self._bells)
 
     async def run(self) -> None:
         """Serve the session's tasks, until cancelled."""
@@ -144,7 +147,7 @@ class RedisSession(Session):
                 await ear.wait(min(give_up, _alarm(claim.wait)))
 
     async def _claim(self, wish: leasing.Wish, *, waits: bool) -> leasing.Claim:
-        claim = await leasing.lease(self._engine, wish, self._turn + 1, waits=waits)
+        claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
         self._turn += claim.turned
         return claim
 
@@ -193,13 +196,33 @@ class RedisSession(Session):
         if found.ending is not Absent.PENDING or wait <= 0:
             return found.ending
         channel = self._engine.keys.ended(queue)
-        with self._bells.ear(channel, about=id) as ear:
+        with self._bells.ear(channel, about=[id]) as ear:
             while True:
                 ear.forget()
                 await self._engine.servers.listen(channel)
                 found = await looking.result(self._engine, queue, id, waits=True)
                 if found.ending is not Absent.PENDING or trio.current_time() >= give_up:
                     return found.ending
+                await ear.wait(min(give_up, _alarm(found.wait)))
+
+    @override
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        give_up = trio.current_time() + wait
+        ids = list(dict.fromkeys(ids))
+        if not ids:
+            await trio.sleep(wait)
+            return {}
+        found = await looking.endings(self._engine, queue, ids, waits=False)
+        if found.endings or wait <= 0:
+            return found.endings
+        channel = self._engine.keys.ended(queue)
+        with self._bells.ear(channel, about=ids) as ear:
+            while True:
+                ear.forget()
+                await self._engine.servers.listen(channel)
+                found = await looking.endings(self._engine, queue, ids, waits=True)
+                if found.endings or trio.current_time() >= give_up:
+                    return found.endings
                 await ear.wait(min(give_up, _alarm(found.wait)))
 
     # ---------------------------------------------------------------------------------------------------- owners
@@ -235,6 +258,26 @@ class RedisSession(Session):
             if moved < limit:
                 moved += await keeping.settle_the_past(self._engine, queue)
         return moved
+
+    # ------------------------------------------------------------------------------------------ limits, schedules
+
+    @override
+    async def limit(self, limits: Sequence[Limit]) -> None:
+        if not limits:
+            await trio.lowlevel.checkpoint()
+            return
+        await limiting.limit(self._engine, limits)
+
+    @override
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        if not firings:
+            await trio.lowlevel.checkpoint()
+            return []
+        return await limiting.fire(self._engine, firings)
+
+    @override
+    async def marks(self, queue: str) -> dict[str, float]:
+        return await limiting.marks(self._engine, queue)
 
 
 def _alarm(wait: float | None) -> float:

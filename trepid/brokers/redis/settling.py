@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.publishing import Parcel, by_queue, portions, publish
-from trepid.brokers.redis.rows import write_failure
-from trepid.brokers.redis.scripts import SETTLE, SETTLE_THEN
-from trepid.ports.messages import Publication, Settlement
+from trepid.brokers.redis.rows import unpack, write_failure
+from trepid.brokers.redis.scripts import EXTEND, SETTLE, SETTLE_THEN
+from trepid.ports.messages import Publication, Ref, Settlement
 from trepid.rules.life import Reply
 from trepid.rules.verdicts import UNKNOWN_ACTOR, Buried, Done, Failed, Returned, Verdict
 
@@ -36,16 +36,25 @@ async def settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Pub
     replies: dict[int, Reply] = {}
     home = batch[0].ref.queue
     together = all(item.queue == home for item in then)
+    if not together and await _stands(engine, batch[0].ref):
+        # Before the end of the lease they follow from, since who dies between the two comes back to it, and what is
+        # there already is recognised; the other way round they would be lost.
+        await publish(engine, [then])
     for queue, places in by_queue([settlement.ref.queue for settlement in batch]).items():
         follow_ups = then if together and queue == home else ()
         answers = []
         for portion in portions([batch[place] for place in places], _size):
             answers += await _settle(engine, portion, () if answers else follow_ups)
         replies.update(zip(places, answers, strict=True))
-    if not together and replies[0] in (Reply.APPLIED, Reply.REPEATED):
-        # Again after a repetition, too: the first time may have ended in between.  What is there already is recognised.
-        await publish(engine, [then])
     return [replies[place] for place in range(len(batch))]
+
+
+async def _stands(engine: Engine, ref: Ref) -> bool:
+    """Whether a lease holds: one that is extended by next to nothing is not changed."""
+    parcel = Parcel(2)
+    items = [(parcel.place(ref.queue), ref.id, *ref.token)]
+    [[reply, _]] = unpack(await engine.run(EXTEND, parcel.queues, 0.001, items))
+    return REPLIES[reply] is Reply.APPLIED
 
 
 def _size(settlement: Settlement) -> int:
@@ -77,11 +86,12 @@ def _said(verdict: Verdict) -> tuple[Any, ...]:
     match verdict:
         case Failed(error=error, delay=delay):
             return ("F", delay, write_failure(error))
-        case Returned(delay=delay, reason=reason, started=started):
-            return ("R", delay, reason == UNKNOWN_ACTOR, started)
+        case Returned(delay=delay, reason=reason, started=started, gate=gate):
+            return ("R", delay, reason == UNKNOWN_ACTOR, started, gate)
         case Buried(error=error, reason=reason):
             return ("B", reason, write_failure(error))
         case Done():
             raise AssertionError("said by its caller")
         case _:
-            return ("W", verdict.keep, None if verdict.error is None else write_failure(verdict.error))
+            raised = None if verdict.error is None else write_failure(verdict.error)
+            return ("W", verdict.keep, raised, verdict.reason)

@@ -52,10 +52,23 @@ async def a_held_key_conflicts(world: World) -> None:
 
 @case("unique", "holds", "cancel_waiting")
 async def a_cancelled_message_holds_nothing(world: World) -> None:
-    """A message that was withdrawn has done nothing: the next one may."""
+    """A message that was withdrawn has done nothing: the next one may, also if nothing is left of the first."""
     await world.put("m", unique=_KEPT)
     await world.session.cancel(QUEUE, ["m"], "no")
+    await world.put("brief", unique=_KEPT, result_ttl=0.0)
+    await world.session.cancel(QUEUE, ["brief"], "no")
     await world.put("n", unique=_KEPT)
+
+
+@case("unique", "holds")
+async def who_takes_over_an_id_takes_over_no_key(world: World) -> None:
+    """A key is kept for a message that is gone; another one with its id has nothing to do with it."""
+    await world.put("m", unique=_KEPT)
+    await world.end(await world.take(), Done(None, 0))
+    await world.put("m")
+    replaced = await world.publish("x", unique=Unique("k", "replace"))
+    same("replace", (replaced.outcome, replaced.id), (EXISTING, "m"))
+    await world.is_(READY, "m")
 
 
 @case("unique", "holds", hours=True)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trepid.errors import UnknownQueueError
-from trepid.ports.messages import Absent, Cursor, Ending, Settlement
+from trepid.ports.messages import Absent, Cursor, Ending, MessageView, Settlement
 from trepid.rules.life import LIVE, State
 from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict
 from trepid.testing.conformance.report import ConformanceError, holds, same
@@ -46,6 +46,29 @@ async def an_undeclared_queue_is_an_error(world: World) -> None:
         same("get", await session.get("nowhere", "m"), None)
     if session.capabilities.results != "none":
         same("result", await session.result("nowhere", "m"), Absent.GONE)
+
+
+@case("peek")
+async def who_watches_a_message_sees_it_move(world: World) -> None:
+    """Each move is told to who knows how it was before; without one, the wait ends with the message as it is."""
+
+    async def moved(known: MessageView | None) -> MessageView | None:
+        return await world.session.moved(QUEUE, "m", known, wait=LONG)
+
+    same("what is not there", await world.session.moved(QUEUE, "m", None, wait=world.tick), None)
+    await world.put()
+    view = await moved(None)
+    same("put", view and view.state, State.READY)
+    same("nothing moves", await world.session.moved(QUEUE, "m", view, wait=world.tick), view)
+    delivery = await world.take()
+    same("leased", (view := await moved(view)) and view.state, State.LEASED)
+    await world.end(delivery, Failed(OOPS, 2 * world.tick))
+    same("failed", (view := await moved(view)) and (view.state, view.attempts), (State.SCHEDULED, 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.pass_time, 2 * world.tick)
+        same("due", (view := await moved(view)) and view.state, State.READY)
+    await world.end(await world.take())
+    same("done", (view := await moved(view)) and view.state, State.DONE)
 
 
 @case()

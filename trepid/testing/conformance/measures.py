@@ -43,7 +43,7 @@ async def a_batch_fits_as_a_whole(world: World) -> None:
     same("three", [r.outcome for r in await world.session.publish(batch[:3])], [Publishing.ACCEPTED] * 3)
 
 
-@case("limits")
+@case("limits", "unique")
 async def a_full_queue_recognises_what_it_has(world: World) -> None:
     """Repeats are duplicates, and ids and keys that are taken are found, also where there is no room."""
     await world.session.limit([Limit(QUEUE, max_size=1)])
@@ -56,7 +56,7 @@ async def a_full_queue_recognises_what_it_has(world: World) -> None:
     same("instead of it", replaced.outcome, Publishing.ACCEPTED)
 
 
-@case("limits")
+@case("limits", "requeue")
 async def a_full_queue_takes_what_comes_back(world: World) -> None:
     """Follow-ups and requeued messages are never refused for want of room."""
     await world.bring(State.DEAD, "d")

@@ -24,10 +24,10 @@ local STATE, SEQ, DUE, DELIVERIES, PRIORITY, ENQUEUED, PUBLISHER, NUMBER = 1, 2,
 local MAX_CRASHES, RESULT_TTL, EXPIRES, UNIQUE, OWNER, UNTIL = 9, 10, 11, 12, 13, 14
 local VERDICT, SETTLED, ENDED, FORGET, FAILURES, CRASHES, RETURNS = 15, 16, 17, 18, 19, 20, 21
 local WITHDRAWALS, SPENT_FAILURES, SPENT_CRASHES, REQUEUES, STRAY = 22, 23, 24, 25, 26
-local REASON, CANCEL, UNREADABLE = 27, 28, 29
-local FRESH, RUNNING, FINISHED = UNIQUE, UNTIL, FORGET -- how many there are then
+local REASON, CANCEL, UNREADABLE, GATE = 27, 28, 29, 30
+local FRESH, RUNNING, ENTRIES = UNIQUE, UNTIL, GATE -- how many there are at first, while it runs, and at most
 local DEFAULTS = {0, 0, 0, 0, 0, 0, '', 0, false, false, false, false, false, 0, false, 0, false, false, 0, 0, 0,
-  0, 0, 0, 0, false, false, false, false}
+  0, 0, 0, 0, false, false, false, false, false}
 local WAITING, LEASED, DONE, DEAD, CANCELLED = 0, 1, 2, 3, 4
 -- A small sorted set is a list, and reading a list of fractions as scores takes half the time of a lease.  A member this
 -- long, which no id can be and no range includes, makes it a tree from the beginning.
@@ -39,16 +39,16 @@ local queues = {}
 local function queue(i)
   local q = queues[i]
   if q == nil then
-    local facts = call('HMGET', KEYS[i + 1], 'declared', 'paused', 'armed')
+    local facts = call('HMGET', KEYS[i + 1], 'declared', 'paused', 'armed', 'gated', 'limited')
     q = facts[1] and {base = sub(KEYS[i + 1], 1, -5), meta = KEYS[i + 1], paused = facts[2], armed = facts[3],
-      found = {}, touched = {}, holders = {}, gone = {}, over = {}, results = {}, errors = {}} or false
+      gated = facts[4], limited = facts[5], found = {}, touched = {}, holders = {}, gone = {}, over = {}, results = {}, errors = {}} or false
     queues[i] = q
   end
   return q
 end
 
 local function filled(l)
-  for i = #l + 1, UNREADABLE do l[i] = DEFAULTS[i] end
+  for i = #l + 1, ENTRIES do l[i] = DEFAULTS[i] end
   return l
 end
 
@@ -56,7 +56,7 @@ end
 local function whole(blob)
   local l = decode(blob)
   local _ = l[STATE] + l[SEQ] + l[DUE] + l[DELIVERIES] + l[PRIORITY] + l[ENQUEUED] + l[NUMBER]
-  return #l >= FRESH and #l <= UNREADABLE and l
+  return #l >= FRESH and #l <= ENTRIES and l
 end
 
 local function readable(blob)
@@ -74,7 +74,7 @@ local function loaded(q, id, blob)
     if not l then return mended(q, id, blob) end
     filled(l)
     m = {id = id, life = l, stored = true, state = l[STATE], seq = l[SEQ], due = l[DUE], priority = l[PRIORITY],
-      expires = l[EXPIRES], forget = l[FORGET], asked = l[CANCEL], touched = false, body = false, erase = false}
+      expires = l[EXPIRES], forget = l[FORGET], asked = l[CANCEL], gate = l[GATE], touched = false, body = false, erase = false}
   else
     m = {id = id, life = false, stored = false}
   end

@@ -8,6 +8,11 @@ for _, lane in ipairs(call('ZRANGE', q.base .. 'lanes', 0, -1)) do
   local first = call('ZRANGEBYSCORE', q.base .. 'lane:' .. lane, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)[2]
   if first then oldest = min(oldest or first + 0, first) end
 end
+if q.gated then
+  ready = ready + call('ZCOUNT', q.base .. 'gated', '-inf', now)
+  local first = call('ZRANGEBYSCORE', q.base .. 'gated', '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if first then oldest = min(oldest or first + 0, first) end
+end
 local function size(key) return call('ZCARD', q.base .. key) end
 return encode({ready, size('waiting') - ready, call('ZCOUNT', q.base .. 'leased', '-inf', '(+inf'), size('done'), size('dead'), size('cancelled'),
   q.paused and true or false, oldest and max(0, now - oldest)})

@@ -21,10 +21,15 @@ if call('EXISTS', base .. 'life') == 1 then
   call('ZADD', base .. 'graves', now, grave)
   call('EXPIRE', base .. 'graves', 660)
 end
-for _, lane in ipairs(call('ZRANGE', base .. 'lanes', 0, -1)) do call('UNLINK', base .. 'lane:' .. lane) end
+for _, lane in ipairs(call('ZRANGE', base .. 'lanes', 0, -1)) do
+  call('UNLINK', base .. 'lane:' .. lane, base .. 'heads:' .. lane)
+end
+for _, lane in ipairs(call('HKEYS', base .. 'heads')) do call('UNLINK', base .. 'lane:' .. lane) end
+for _, gate in ipairs(call('ZRANGE', base .. 'rated', 0, -1)) do call('UNLINK', base .. 'starts:' .. gate) end
 call('UNLINK', base .. 'body', base .. 'errors', base .. 'results', base .. 'uniques', base .. 'waiting', base .. 'ttl',
   base .. 'leased', base .. 'asked', base .. 'done', base .. 'dead', base .. 'cancelled', base .. 'forget', base .. 'lanes',
-  base .. 'watched', q.meta)
+  base .. 'watched', base .. 'gates', base .. 'gated', base .. 'heads', base .. 'running', base .. 'shut', base .. 'rated',
+  base .. 'limits', base .. 'marks', base .. 'kept', base .. 'kept:ends', q.meta)
 call('HSET', KEYS[1], 'clock', now, 'seq', seq)
 if A[4] then call('SREM', A[4], A[3]) end
 redis.pcall('PUBLISH', base .. 'ended', '*')

@@ -23,6 +23,58 @@ local function hold(q, key, id)
   q.changed[key] = true
 end
 
+-- Unique keys that are kept for a time, whatever becomes of their messages; see `gates` for why they are made on demand.
+local keeper
+local function keeping()
+  if keeper then return keeper end
+
+  -- For whom a key is kept, and until when; or false.
+  local function kept(q, key)
+    q.kept = q.kept or {}
+    local keep = q.kept[key]
+    if keep == nil then
+      local found = call('HGET', q.base .. 'kept', key)
+      keep = false
+      if found then
+        local ends, id = string.match(found, '^(%S+) (.*)$')
+        keep = {id = id, ends = tonumber(ends)}
+      end
+      q.kept[key] = keep
+    end
+    return keep and keep.ends > now and keep
+  end
+
+  local function keep(q, key, id, ends)
+    q.kept = q.kept or {}
+    q.kept[key] = ends and {id = id, ends = ends} or false
+    q.keeping = q.keeping or {}
+    q.keeping[key] = true
+  end
+
+  -- A few that are over go with each that comes.
+  local function write(q)
+    local ends, ids = q.base .. 'kept:ends', q.base .. 'kept'
+    for _, key in ipairs(call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 20)) do
+      call('ZREM', ends, key)
+      call('HDEL', ids, key)
+    end
+    for key in pairs(q.keeping) do
+      local theirs = q.kept[key]
+      if theirs then
+        call('ZADD', ends, theirs.ends, key)
+        call('HSET', ids, key, format('%.17g ', theirs.ends) .. theirs.id)
+      else
+        call('ZREM', ends, key)
+        call('HDEL', ids, key)
+      end
+    end
+    q.keeping = nil
+  end
+
+  keeper = {kept = kept, keep = keep, write = write}
+  return keeper
+end
+
 -- Forget a message, but not that it was published.
 local function remove(q, m)
   local l = m.life
@@ -41,7 +93,13 @@ local function moved(q, m)
   local l = m.life
   touch(q, m)
   if l[STATE] >= DONE then
-    if l[UNIQUE] and holder(q, l[UNIQUE]) == m.id then hold(q, l[UNIQUE], false) end
+    local key = l[UNIQUE]
+    if key then
+      if holder(q, key) == m.id then hold(q, key, false) end
+      -- What was cancelled has done nothing: the next one may.
+      local theirs = l[STATE] == CANCELLED and keeping().kept(q, key)
+      if theirs and theirs.id == m.id then keeping().keep(q, key) end
+    end
     q.over[#q.over + 1] = m.id
     if l[FORGET] and l[FORGET] <= now then remove(q, m) end
   end
@@ -88,12 +146,12 @@ end
 -- What is known of a message whose life cannot be read: it is dead, and its error tells the bytes.  Its payload is as it
 -- was, so it may be requeued.
 function mended(q, id, blob)
-  local base, state, place, lane = q.base, DEAD, false, 0
+  local base, state, place, lane, gate = q.base, DEAD, false, 0, call('HGET', q.base .. 'gates', id)
   local function at(key) return call('ZSCORE', base .. key, id) end
   if at('waiting') then
     state, place = WAITING, tonumber(at('waiting'))
     for _, name in ipairs(call('ZRANGE', base .. 'lanes', 0, -1)) do
-      if call('ZSCORE', base .. 'lane:' .. name, format('%016.0f', place) .. id) then lane = tonumber(name) end
+      if call('ZSCORE', base .. 'lane:' .. lane_of(name, gate), format('%016.0f', place) .. id) then lane = tonumber(name) end
     end
   elseif at('leased') then
     state = LEASED
@@ -107,8 +165,9 @@ function mended(q, id, blob)
     place = seq
   end
   local m = {id = id, stored = true, state = state, seq = place, due = now, priority = lane, expires = true, forget = true,
-    asked = true, touched = false, body = false, erase = false}
+    asked = true, gate = gate, touched = false, body = false, erase = false}
   m.life = filled({WAITING, place, now, 0, lane, now, '', 0})
+  m.life[GATE] = gate
   dead(m.life, now, 'undecodable')
   q.found[id] = m
   local bytes = string.gsub(sub(blob, 1, 1000), '.', function(c) return format('%02x', string.byte(c)) end)
@@ -169,6 +228,7 @@ local function flush()
     if q and (#q.touched > 0 or q.changed) then
       written = true
       local base = q.base
+      local passed, lanes, left, theirs = false, {}, {}, {}
       local removals, additions = {}, {}
       local function drop(key, what)
         local list = removals[key]
@@ -186,12 +246,19 @@ local function flush()
         local id, l = m.id, m.life
         if m.stored then
           if m.state == WAITING then
-            drop('lane:' .. m.priority, format('%016.0f', m.seq) .. id)
+            local lane = lane_of(m.priority, m.gate)
+            drop('lane:' .. lane, format('%016.0f', m.seq) .. id)
             drop('waiting', id)
+            if m.gate then
+              drop('gated', id)
+              lanes[lane], passed = {gate = m.gate, priority = m.priority}, true
+            end
             if m.expires then drop('ttl', id) end
           elseif m.state == LEASED then
             if not l or l[STATE] ~= LEASED then
               drop('leased', id)
+              if q.limited then q.stirred = true end -- somebody else may pass now
+              if m.gate then left[m.gate], passed = (left[m.gate] or 0) + 1, true end
               if m.asked then answered[#answered + 1] = id end
             end
           else
@@ -200,10 +267,21 @@ local function flush()
           end
           if m.erase then lost[#lost + 1] = id end
         end
+        local before, after = m.stored and m.state < DONE and m.gate, l and l[STATE] < DONE and l[GATE]
+        if after and after ~= before then
+          theirs[#theirs + 1], theirs[#theirs + 2] = id, after
+        elseif before and not after then
+          drop('gates', id)
+        end
         if l then
           if l[STATE] == WAITING then
-            add('lane:' .. l[PRIORITY], l[DUE], format('%016.0f', l[SEQ]) .. id)
+            local lane = lane_of(l[PRIORITY], after)
+            add('lane:' .. lane, l[DUE], format('%016.0f', l[SEQ]) .. id)
             add('waiting', l[SEQ], id)
+            if after then
+              add('gated', l[DUE], id)
+              lanes[lane], passed = {gate = after, priority = l[PRIORITY]}, true
+            end
             if l[EXPIRES] then add('ttl', max(l[DUE], l[EXPIRES]), id) end
             q.stirred = true
           elseif l[STATE] == LEASED then
@@ -214,11 +292,11 @@ local function flush()
             if l[FORGET] then add('forget', l[FORGET], id) end
           end
           m.stored, m.state, m.seq, m.due, m.priority = true, l[STATE], l[SEQ], l[DUE], l[PRIORITY]
-          m.expires, m.forget, m.asked = l[EXPIRES], l[FORGET], l[CANCEL]
-          local n = UNREADABLE
+          m.expires, m.forget, m.asked, m.gate = l[EXPIRES], l[FORGET], l[CANCEL], l[GATE]
+          local n = ENTRIES
           while l[n] == DEFAULTS[n] do n = n - 1 end
           local k = #lives
-          lives[k + 1], lives[k + 2] = id, encode(n == UNREADABLE and l or {unpack(l, 1, max(n, FRESH))})
+          lives[k + 1], lives[k + 2] = id, encode(n == ENTRIES and l or {unpack(l, 1, max(n, FRESH))})
           if m.body then
             bodies[#bodies + 1] = id
             bodies[#bodies + 1] = m.body
@@ -232,7 +310,7 @@ local function flush()
       -- What takes space comes first where nothing is removed: a full server refuses it, and then nothing is written.
       local frees = next(removals) ~= nil
       if not frees then all('HSET', base .. 'body', bodies) end
-      for key, list in pairs(removals) do all('ZREM', base .. key, list) end
+      for key, list in pairs(removals) do all(key == 'gates' and 'HDEL' or 'ZREM', base .. key, list) end
       all('HDEL', base .. 'life', erased)
       all('HDEL', base .. 'body', erased)
       all('HDEL', base .. 'errors', lost)
@@ -242,8 +320,16 @@ local function flush()
       all('HSET', base .. 'life', lives)
       for key, list in pairs(additions) do
         all('ZADD', base .. key, list)
-        if sub(key, 1, 5) == 'lane:' then call('ZADD', base .. 'lanes', -sub(key, 6), sub(key, 6)) end
+        local priority = string.match(key, '^lane:(%-?%d+)')
+        if priority then call('ZADD', base .. 'lanes', -priority, priority) end
       end
+      if passed then
+        if not q.gated then call('HSET', q.meta, 'gated', 1) end
+        all('HSET', base .. 'gates', theirs)
+        gates().leave(q, left)
+        gates().reindex(q, lanes)
+      end
+      if q.keeping then keeping().write(q) end
       all('SADD', base .. 'asked', asked)
       for id, result in pairs(q.results) do call('HSET', base .. 'results', id, result) end
       for id, errors in pairs(q.errors) do

@@ -1,5 +1,6 @@
 -- Publishing, as trepid/rules/publishing.py says.  Items: queue, id, publisher, number, place of the payload in ARGV,
--- priority, delay, due, ttl, unique key, what to do on conflict, result_ttl, max_crashes.
+-- priority, delay, due, ttl, unique key, what to do on conflict, result_ttl, max_crashes, for how long the key is kept,
+-- gate.
 local function departed(q, publisher, number)
   local place = floor(number / 4096)
   q.pages = q.pages or {}
@@ -52,11 +53,15 @@ local function plan(q, item)
   if not other then
     other = holder(q, key)
     local theirs = other and aged(q, stored(q, other))
-    if not theirs or theirs[STATE] >= DONE then return 'A', id end
-    state = theirs[STATE]
+    state = theirs and theirs[STATE] or DONE
+    if state >= DONE then
+      local keep = keeping().kept(q, key)
+      if not keep then return 'A', id end
+      other = keep.id
+    end
   end
   if item[11] == 'raise' then return 'C', other end
-  if item[11] == 'replace' and state ~= LEASED then return 'A', id, true end
+  if item[11] == 'replace' and state == WAITING then return 'A', id, true end
   return 'E', other
 end
 
@@ -64,7 +69,8 @@ local function insert(q, item, withdraw)
   local id, key = item[2], item[10]
   if withdraw then
     local other = stored(q, holder(q, key))
-    if other.life then
+    local l = aged(q, other) -- one of this very batch may have had no time at all
+    if l and l[STATE] < DONE then
       cancelled(other.life, now, 'replaced by ' .. id)
       moved(q, other)
     end
@@ -76,9 +82,45 @@ local function insert(q, item, withdraw)
   m.life = {WAITING, seq, due, 0, item[6], now, item[3], item[4], item[13] or false, item[12] or false,
     item[9] and due + item[9] or false, key or false}
   for i = UNIQUE + 1, UNREADABLE do m.life[i] = DEFAULTS[i] end
+  m.life[GATE] = item[15] or false
   m.body = ARGV[item[5]]
-  if key then hold(q, key, id) end
+  if key then
+    hold(q, key, id)
+    if item[14] then keeping().keep(q, key, id, now + item[14]) end
+  end
+  if q.space and not withdraw then q.space = q.space - 1 end
   touch(q, m)
+end
+
+-- Find out how many more messages a queue takes, of so many, if that is limited.
+local function measure(q, more)
+  local limit = limit_of(q, '')
+  if not limit or not limit[4] then return end
+  local function late(key) return call('ZCOUNT', q.base .. key, '-inf', now) > 0 end
+  repeat
+    q.space = limit[4] - call('ZCARD', q.base .. 'waiting') - gates().inside(q, '')
+    -- What time has ended takes no room, although nobody has looked.
+    local past = q.space < more and (late('leased') or late('ttl'))
+    if past then observe(q, 1000) end
+  until not past
+end
+
+-- Refuse what is new in a queue that was measured and has no room for all of it; whether anything was refused.
+local function fit(items, outcomes, withdrawals)
+  local wanted, refused = {}, false
+  for i, item in ipairs(items) do
+    local q = queue(item[1])
+    if q and q.space and outcomes[i] == 'A' then
+      wanted[q] = (wanted[q] or 0) + (withdrawals[i] and 0 or 1)
+    end
+  end
+  for q, more in pairs(wanted) do
+    if more == 0 or more <= q.space then wanted[q] = nil end
+  end
+  for i, item in ipairs(items) do
+    if outcomes[i] == 'A' and wanted[queue(item[1])] then outcomes[i], refused = 'F', true end
+  end
+  return refused
 end
 
 -- Store messages, all or none; the outcomes, and the ids where they are not the items' own.
@@ -107,6 +149,7 @@ local function publish(items)
     end
     refused = refused or outcomes[i] == 'Q' or outcomes[i] == 'C'
   end
+  refused = fit(items, outcomes, withdrawals) or refused
   for q in pairs(named) do q.names, q.claimed = nil, nil end
   for i, item in ipairs(items) do
     if outcomes[i] == 'A' then

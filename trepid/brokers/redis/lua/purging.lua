@@ -22,13 +22,14 @@ else
   for _, state in ipairs({'done', 'dead', 'cancelled'}) do
     if wanted[state] then consider(call('ZRANGE', q.base .. state, 0, A[5] - 1)) end
   end
-  for _, lane in ipairs(call('ZRANGE', q.base .. 'lanes', 0, -1)) do
-    for state, range in pairs({ready = {'-inf', now}, scheduled = {format('(%.17g', now), '+inf'}}) do
-      if wanted[state] then
+  for state, range in pairs({ready = {'-inf', now}, scheduled = {format('(%.17g', now), '+inf'}}) do
+    if wanted[state] then
+      for _, lane in ipairs(call('ZRANGE', q.base .. 'lanes', 0, -1)) do
         local found = call('ZRANGEBYSCORE', q.base .. 'lane:' .. lane, range[1], range[2], 'LIMIT', 0, A[5])
         for i, entry in ipairs(found) do found[i] = sub(entry, 17) end
         consider(found)
       end
+      consider(call('ZRANGEBYSCORE', q.base .. 'gated', range[1], range[2], 'LIMIT', 0, A[5]))
     end
   end
 end

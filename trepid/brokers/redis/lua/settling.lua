@@ -30,12 +30,13 @@ function verdicts.F(q, m, said)
   end
 end
 
--- delay, whether it is for want of an actor, whether it had been started
+-- delay, whether it is for want of an actor, whether it had been started, the gate from now on ('' for none), if it changes
 function verdicts.R(q, m, said)
   local l = m.life
   l[RETURNS] = l[RETURNS] + 1
   l[STRAY] = said[7] and (l[STRAY] or now)
   if said[8] then l[EXPIRES] = false end
+  if said[9] then l[GATE] = said[9] ~= '' and said[9] end
   if l[CANCEL] then
     cancelled(l, now, l[CANCEL])
   else
@@ -52,12 +53,12 @@ function verdicts.B(q, m, said)
   dead(l, now, said[6])
 end
 
--- keep, error
+-- keep, error, why, where nobody need have asked
 function verdicts.W(q, m, said)
   local l = m.life
   l[WITHDRAWALS] = l[WITHDRAWALS] + 1
   if said[7] then fail(q, m, said[7]) end
-  cancelled(l, now, l[CANCEL], said[6])
+  cancelled(l, now, l[CANCEL] or said[8], said[6])
 end
 
 local function settle(q, said)
@@ -69,7 +70,7 @@ local function settle(q, said)
     aged(q, m)
     return reply
   end
-  if kind == 'W' and not l[CANCEL] then return 'N' end
+  if kind == 'W' and not l[CANCEL] and not said[8] then return 'N' end
   l[OWNER], l[VERDICT], l[SETTLED] = false, kind, l[DELIVERIES]
   verdicts[kind](q, m, said)
   elapse(l)
@@ -123,7 +124,7 @@ local function write_done()
     all('ZADD', base .. 'forget', lists.forget)
     all('HSET', base .. 'results', lists.results)
     depart(q, lists.tokens)
-    ring(q, false, lists.ids)
+    ring(q, q.limited, lists.ids)
     keep_time()
   end
 end

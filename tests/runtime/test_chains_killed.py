@@ -1,0 +1,148 @@
+"""A chain goes on, and goes on once, wherever its worker is killed."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+
+import trepid
+from tests.brokers.places import fresh_url
+from tests.runtime.chain_worker import worker_of
+from tests.runtime.stage import idle, working
+from trepid.testing.mortality import Life
+from trepid.testing.relay import Relay
+
+PREVIOUS = trepid.PREVIOUS
+
+
+def chain(**options):
+    first = trepid.Job("first").options(**options)
+    second = trepid.Job("second", args=(PREVIOUS,), queue="other").options(**options)
+    return first.then(second).then(trepid.Job("third", args=(PREVIOUS,)))
+
+
+# ------------------------------------------------------------------------------------------- memory, at every call
+
+
+class Falling(Relay):
+    """A session whose worker dies at its *number*-th call of the broker: before it arrives, or after."""
+
+    def __init__(self, inner, life, number, *, after):
+        super().__init__(inner)
+        self.life, self.left, self.after = life, number, after
+        self.died_at = None
+
+    async def carry(self, operation, call):
+        self.left -= 1
+        if self.left:
+            return await call()
+        self.died_at = operation
+        if not self.after:
+            self.life.kill()
+        try:
+            return await call()
+        finally:
+            self.life.kill()
+
+
+@pytest.mark.parametrize("kept", [60, 0], ids=["kept", "nothing kept"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_worker_dies_at_each_call_of_the_broker(after, kept, autojump_clock, tmp_path):
+    fell = Counter()
+    for number in range(1, 100):
+        log = tmp_path / f"log{number}"
+        broker = trepid.MemoryBroker()
+        async with trepid.open_connection(broker) as connection:
+            await connection.declare("default", "other")
+            handle = await connection.enqueue(chain(result_ttl=kept))
+            life = Life(broker, connection.session)
+            life.session.inner = falling = Falling(connection.session, life, number, after=after)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(life.run, worker_of(log))
+                await idle()
+                life.kill()
+            fell[falling.died_at] += 1
+            async with working(worker_of(log), connection):
+                assert await handle.result() == 3
+                await trio.sleep(60)
+            stats = [await connection.stats(queue) for queue in ("default", "other")]
+            assert sum(each.live + each.dead for each in stats) == 0, "nothing is left, also after their leases"
+        runs = Counter(log.read_text().split())
+        assert set(runs) == {"first", "second", "third"}
+        # The one that was in the dead worker's hands may have run twice; nothing else has.
+        assert sum(runs.values()) <= 4, runs
+        if falling.died_at is None:
+            assert set(runs.values()) == {1}
+            break
+    assert fell["settle"] >= 3
+    assert fell[None] == 1
+
+
+# ------------------------------------------------------------------------------------------------ SIGKILL, for real
+
+
+def place(engine, request, tmp_path):
+    """Return the URL of a fresh place, and of its second engine, if it needs one."""
+    match engine:
+        case "sqlite":
+            return f"sqlite:{tmp_path / 'jobs.db'}", ""
+        case "rabbitmq":
+            return fresh_url("rabbitmq", request)[1], fresh_url("redis", request)[1]
+        case _:
+            return fresh_url(engine, request)[1], ""
+
+
+OUTSIDE = [(engine, point) for engine in ("sqlite", "redis", "postgres") for point in ("unsettled", "unheard")]
+INSIDE = [(engine, point) for engine in ("sqlite", "postgres") for point in ("unpublished", "uncommitted")]
+ELSEWHERE = [(engine, point) for engine in ("nats", "rabbitmq") for point in ("unsettled", "unheard")]
+
+
+@pytest.mark.parametrize(("engine", "point"), [*OUTSIDE, *INSIDE, *ELSEWHERE])
+async def test_a_worker_is_killed_between_two_steps(engine, point, request, tmp_path):
+    url, results = place(engine, request, tmp_path)
+    log = tmp_path / "log"
+    with trio.fail_after(60):
+        async with trepid.open_connection(url, results=results or None) as connection:
+            await connection.declare("default", "other")
+            handle = await connection.enqueue(chain())
+            done = await trio.run_process(
+                [sys.executable, "-m", "tests.runtime.chain_worker", url, results, str(log), point],
+                cwd=Path(__file__).resolve().parents[2],
+                check=False,
+                capture_stderr=True,
+            )
+            assert done.returncode == -9, done.stderr.decode()
+            assert log.read_text().split() == ["first"]
+            async with working(worker_of(log), connection) as running:
+                assert await handle.result() == 3
+                assert await connection.handle(handle.id.removesuffix(".2")).result() == 1
+                # Nothing else is on its way: a doubled step would have come before the third.
+                while running.statistics().unsettled:
+                    await trio.sleep(0.01)
+                stats = [await connection.stats(queue) for queue in ("default", "other")]
+                assert sum(each.live for each in stats) == 0
+    runs = Counter(log.read_text().split())
+    assert runs == {"first": 1 if point == "unheard" else 2, "second": 1, "third": 1}
+
+
+def test_the_worker_that_dies_can_also_live(tmp_path):
+    """What the processes above run is a worker that works, were it not killed."""
+    url, log = f"sqlite:{tmp_path / 'jobs.db'}", tmp_path / "log"
+
+    async def main():
+        async with trepid.open_connection(url) as connection:
+            await connection.declare("default", "other")
+            handle = await connection.enqueue(chain())
+            args = [sys.executable, "-m", "tests.runtime.chain_worker", url, "", str(log), "never"]
+            process = subprocess.Popen(args, cwd=Path(__file__).resolve().parents[2])
+            try:
+                with trio.fail_after(30):
+                    return await handle.result()
+            finally:
+                process.kill()
+                process.wait(10)
+
+    assert trio.run(main) == 3
