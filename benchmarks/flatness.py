@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, ExitStack
+from statistics import median
 
+import attrs
 import trio
 
 import trepid
@@ -30,16 +34,41 @@ async def _drain(connection: trepid.Connection, jobs: int) -> float:
     return rate
 
 
-async def with_waiting(url: str, waiting: int, jobs: int, delay: float | None, rounds: int) -> list[float]:
-    """Return drain rates while *waiting* other messages stay in the queue."""
-    async with trepid.open_connection(url) as connection:
-        # What waits is less urgent than what is drained, or not due yet.
-        await _fill(connection, NOOP.job().options(priority=trepid.Priority.LOW, delay=delay), waiting)
-        rates = []
+@attrs.frozen
+class Backlog:
+    """What waits while others are drained.
+
+    Attributes:
+      name: for the table.
+      waiting: how many messages.
+      urgent: whether they are as urgent as what is drained: then each round drains the oldest, and adds as many behind.
+        Else they are less urgent.
+      delay: seconds, if they are not due yet.
+    """
+
+    name: str
+    waiting: int
+    urgent: bool = False
+    delay: float | None = None
+
+
+async def with_backlogs(places: Sequence[tuple[str, Backlog]], jobs: int, rounds: int) -> list[list[float]]:
+    """Return drain rates while other messages stay in the queue, for each place.
+
+    The rounds are taken in turn, so that whatever else the machine does slows all of them.
+    """
+    rates: list[list[float]] = [[] for _ in places]
+    async with AsyncExitStack() as stack:
+        connections = []
+        for url, backlog in places:
+            connections.append(await stack.enter_async_context(trepid.open_connection(url)))
+            priority = trepid.Priority.MEDIUM if backlog.urgent else trepid.Priority.LOW
+            await _fill(connections[-1], NOOP.job().options(priority=priority, delay=backlog.delay), backlog.waiting)
         for _ in range(rounds):
-            await _fill(connection, NOOP.job(), jobs)
-            rates.append(await _drain(connection, jobs))
-        return rates
+            for connection, found in zip(connections, rates, strict=True):
+                await _fill(connection, NOOP.job(), jobs)
+                found.append(await _drain(connection, jobs))
+    return rates
 
 
 async def growth(url: str, jobs: int) -> float:
@@ -69,17 +98,25 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--growth", type=int, default=1_000_000)
     chosen = options.parse_args()
+    backlogs = [
+        Backlog("1,000 waiting", 1000),
+        Backlog(f"{chosen.many:,} waiting", chosen.many),
+        Backlog("1,000 waiting, as urgent", 1000, urgent=True),
+        Backlog(f"{chosen.many:,} waiting, as urgent", chosen.many, urgent=True),
+        Backlog(f"{chosen.delayed:,} delayed by a day", chosen.delayed, delay=86_400.0),
+    ]
     for engine in chosen.engines:
-        print(f"\n{engine}: drain, {SLOTS} slots [per second, each round]")
-        with places(engine) as fresh:
-            for name, waiting, delay in (
-                ("1,000 waiting", 1000, None),
-                (f"{chosen.many:,} waiting", chosen.many, None),
-                (f"{chosen.delayed:,} delayed by a day", chosen.delayed, 86_400.0),
-            ):
-                rates = trio.run(with_waiting, fresh(), waiting, chosen.jobs, delay, chosen.rounds)
-                print(f"  {name:<28} {'  '.join(f'{rate:8,.0f}' for rate in rates)}", flush=True)
-            grown = trio.run(growth, fresh(), chosen.growth)
+        print(f"\n{engine}: drain, {SLOTS} slots [per second: median, and each round]")
+        with ExitStack() as stack:
+            # Each in a place of its own: a server, if the engine has one.
+            urls = [stack.enter_context(places(engine))() for _ in backlogs]
+            measured = trio.run(with_backlogs, list(zip(urls, backlogs, strict=True)), chosen.jobs, chosen.rounds)
+            for backlog, rates in zip(backlogs, measured, strict=True):
+                each = "  ".join(f"{rate:8,.0f}" for rate in rates)
+                print(f"  {backlog.name:<32} {median(rates):8,.0f}  |{each}", flush=True)
+        if chosen.growth:
+            with places(engine) as fresh:
+                grown = trio.run(growth, fresh(), chosen.growth)
             print(f"  memory growth per million jobs, nothing kept: {grown:.1f} MiB")
 
 

@@ -13,6 +13,7 @@ from tests.servers.fixtures import (
     postgres_server,
     rabbitmq_server,
     redis_server,
+    shared_rabbitmq,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "postgres_server",
     "rabbitmq_server",
     "redis_server",
+    "shared_rabbitmq",
 ]

@@ -75,6 +75,7 @@ def public_async(cls):
 def test_the_tables_are_complete():
     assert public_async(trepid.Connection) == set(CONNECTION)
     assert public_async(trepid.JobHandle) == set(HANDLE)
+    assert public_async(trepid.JobNursery) == {"start"}
     assert public_async(trepid.RunningWorker) == {"wait_stopped"}
     assert public_async(trepid.Worker) == {"run"}
 
@@ -137,6 +138,23 @@ async def test_running_a_worker_is_a_checkpoint(autojump_clock):
             await running.wait_stopped()
 
 
+async def test_job_nurseries_are_checkpoints_and_their_handles_too(url):
+    async with trepid.open_connection(url) as connection:
+        await connection.declare("default")
+        opened = trepid.open_job_nursery(connection)
+        with trio.testing.assert_checkpoints():
+            jobs = await opened.__aenter__()
+        with trio.testing.assert_no_checkpoints():
+            handle = jobs.start_soon(WORK.job())
+            jobs.statistics()
+        for ask in (lambda: jobs.start(WORK.job()), handle.status, handle.cancel, handle.cancel, handle.wait):
+            with trio.testing.assert_checkpoints():
+                await ask()
+        jobs.cancel_scope.cancel()
+        with trio.testing.assert_checkpoints():
+            await opened.__aexit__(None, None, None)
+
+
 async def test_what_is_sync_never_waits(autojump_clock):
     with trio.testing.assert_no_checkpoints():
         opened = trepid.open_connection("memory:")
@@ -145,7 +163,7 @@ async def test_what_is_sync_never_waits(autojump_clock):
         async with working(WORKER, connection) as running:
             await idle()
             with trio.testing.assert_no_checkpoints():
-                connection.handle("x")
+                connection.handle("x").watch()
                 connection.messages("default", trepid.State.DEAD)
                 _ = connection.capabilities
                 running.statistics()

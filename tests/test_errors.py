@@ -38,6 +38,7 @@ EXAMPLES = [
     (errors.JobCancelledError("m", "cancelled", "no"), "job m was cancelled: no", errors.JobFailedError),
     (errors.JobCancelledError("m", "cancelled", ""), "job m was cancelled", errors.JobFailedError),
     (errors.JobGoneError("m", "q"), "nothing is kept of job 'm' in queue 'q'", LookupError),
+    (errors.JobNurseryTimeoutError(("m", "n")), "the end of 2 job(s) was not confirmed: m, n", TimeoutError),
     (errors.ResultError("m", "too large"), "job m is done, but its result cannot be read: too large", Exception),
 ]
 

@@ -5,7 +5,20 @@ it.  The worker is a Trio nursery in the caller's own tree, with one cancel scop
 """
 
 from trepid.brokers.memory import MemoryBroker
-from trepid.connection import CancelResult, Connection, JobHandle, ScheduleView, open_connection
+from trepid.connection import (
+    CancelResult,
+    Connection,
+    Emitted,
+    Ended,
+    JobHandle,
+    JobNursery,
+    JobNurseryStatistics,
+    Progressed,
+    ScheduleView,
+    StateChanged,
+    open_connection,
+    open_job_nursery,
+)
 from trepid.errors import (
     ArgumentsError,
     BrokerBusyError,
@@ -20,6 +33,7 @@ from trepid.errors import (
     JobCancelledError,
     JobFailedError,
     JobGoneError,
+    JobNurseryTimeoutError,
     LeaseLostError,
     PayloadTooLargeError,
     QueueBusyError,
@@ -75,6 +89,8 @@ __all__ = [
     "Cron",
     "DuplicateActorError",
     "DuplicateScheduleError",
+    "Emitted",
+    "Ended",
     "EnvelopeError",
     "Every",
     "ExponentialBackoff",
@@ -83,11 +99,15 @@ __all__ = [
     "JobFailedError",
     "JobGoneError",
     "JobHandle",
+    "JobNursery",
+    "JobNurseryStatistics",
+    "JobNurseryTimeoutError",
     "LeaseLostError",
     "MemoryBroker",
     "MessageView",
     "PayloadTooLargeError",
     "Priority",
+    "Progressed",
     "Queue",
     "QueueBusyError",
     "QueueFullError",
@@ -102,6 +122,7 @@ __all__ = [
     "ScheduleView",
     "Snooze",
     "State",
+    "StateChanged",
     "TrepidError",
     "Unique",
     "UniqueConflictError",
@@ -113,5 +134,6 @@ __all__ = [
     "WorkerStatistics",
     "__version__",
     "open_connection",
+    "open_job_nursery",
     "run",
 ]

@@ -11,11 +11,12 @@ import attrs
 
 @attrs.frozen(order=True)
 class Start:
-    """An execution began."""
+    """An execution began, of a message that had so many crashes to its name."""
 
     at: float
     process: int
     id: str
+    crashes: int = 0
 
 
 @attrs.define
@@ -40,9 +41,9 @@ class Logbook:
                 file.seek(self._read.get(log.name, 0))
                 while (line := file.readline()).endswith("\n"):
                     self._read[log.name] = file.tell()
-                    what, id, at = line.split()
+                    what, id, at, *crashes = line.split()
                     if what == "start":
-                        self.starts.append(Start(float(at), int(log.name), id))
+                        self.starts.append(Start(float(at), int(log.name), id, *map(int, crashes)))
                     else:
                         self.ended.add(id)
                         self.last_end = max(self.last_end, float(at))
@@ -50,8 +51,8 @@ class Logbook:
 
     def unexplained(
         self, killed: dict[int, float], outages: Iterable[tuple[float, float]], repeated: Iterable[str]
-    ) -> list[Start]:
-        """Return the repeated starts that nothing explains.
+    ) -> list[tuple[Start, Start]]:
+        """Return the repeated starts that nothing explains, each with the one before it.
 
         A job is started again because the process that had it was killed, or because the server was away while it ran
         or was to be settled, or because its publish had to be repeated and the engine cannot recognise that.
@@ -71,5 +72,14 @@ class Logbook:
                 died = killed.get(before.process, float("inf")) <= after.at
                 away = any(gone <= after.at and back >= before.at for gone, back in outages)
                 if not died and not away and id not in repeated:
-                    found.append(after)
+                    found.append((before, after))
         return found
+
+
+def are_twins(before: Start, after: Start) -> bool:
+    """Whether two runs are of two copies of a message that came back from a dead session.
+
+    An engine that stores a copy and then acknowledges the original has both if another kill falls in between.  Whatever
+    else starts a message again after a loss adds to its crashes; a twin has as many as its sibling, or fewer.
+    """
+    return 0 < after.crashes <= before.crashes

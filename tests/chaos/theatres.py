@@ -24,7 +24,7 @@ def theatre(name: str, folder: Path, request: pytest.FixtureRequest) -> Theatre:
     # As the guide to RabbitMQ advises: else what falls due while it boots, such as a crashed job, comes minutes later.
     options = {"settings": {"dead_letter_worker_publisher_confirm_timeout": 2000}} if name == "rabbitmq" else {}
     server = start(**options)
-    return Theatre(server.url, server)
+    return Theatre(server.url, server, copies=name == "rabbitmq")
 
 
 def _integrity(path: Path) -> str:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import trepid
-from tests.brokers.places import fresh_url
+from tests.brokers.places import place_of
 from tests.runtime.chain_worker import worker_of
 from tests.runtime.stage import idle, working
 from trepid.testing.mortality import Life
@@ -84,17 +84,6 @@ async def test_a_worker_dies_at_each_call_of_the_broker(after, kept, autojump_cl
 # ------------------------------------------------------------------------------------------------ SIGKILL, for real
 
 
-def place(engine, request, tmp_path):
-    """Return the URL of a fresh place, and of its second engine, if it needs one."""
-    match engine:
-        case "sqlite":
-            return f"sqlite:{tmp_path / 'jobs.db'}", ""
-        case "rabbitmq":
-            return fresh_url("rabbitmq", request)[1], fresh_url("redis", request)[1]
-        case _:
-            return fresh_url(engine, request)[1], ""
-
-
 OUTSIDE = [(engine, point) for engine in ("sqlite", "redis", "postgres") for point in ("unsettled", "unheard")]
 INSIDE = [(engine, point) for engine in ("sqlite", "postgres") for point in ("unpublished", "uncommitted")]
 ELSEWHERE = [(engine, point) for engine in ("nats", "rabbitmq") for point in ("unsettled", "unheard")]
@@ -102,7 +91,7 @@ ELSEWHERE = [(engine, point) for engine in ("nats", "rabbitmq") for point in ("u
 
 @pytest.mark.parametrize(("engine", "point"), [*OUTSIDE, *INSIDE, *ELSEWHERE])
 async def test_a_worker_is_killed_between_two_steps(engine, point, request, tmp_path):
-    url, results = place(engine, request, tmp_path)
+    url, results = place_of(engine, request, tmp_path)
     log = tmp_path / "log"
     with trio.fail_after(60):
         async with trepid.open_connection(url, results=results or None) as connection:

@@ -102,7 +102,7 @@ DEEP = b'{"v":1,"actor":"greet","args":[' + b"[" * 5000 + b"]" * 5000 + b"]}"
         (b"", "undecodable"),
         (b"\xff\xfe", "undecodable"),
         (b"null", "undecodable"),
-        (b'{"v":2,"actor":"greet"}', "undecodable"),
+        (b'{"v":3,"actor":"greet"}', "undecodable"),
         (b'{"v":1}', "undecodable"),
         (b'{"v":1,"actor":"greet","timeout":-1}', "undecodable"),
         (b'{"v":1,"actor":"greet","retries":-1}', "undecodable"),

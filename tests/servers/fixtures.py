@@ -51,9 +51,17 @@ def own(kind):
 
 redis_server = shared(Redis)
 postgres_server = shared(Postgres, durable=False)
-rabbitmq_server = shared(RabbitMQ)
+shared_rabbitmq = shared(RabbitMQ)
 # A message of 1 MiB and its headers are more than a server takes unless it is told to.
 nats_server = shared(Nats, options={"max_payload": "4MB"})
+
+
+@pytest.fixture
+def rabbitmq_server(shared_rabbitmq, monkeypatch):
+    """The shared RabbitMQ.  Nobody kills it, so nobody needs to wait until what is young is written down."""
+    monkeypatch.setattr("trepid.brokers.rabbitmq.lines.YOUNG", 0.0)
+    return shared_rabbitmq
+
 
 own_redis = own(Redis)
 own_postgres = own(Postgres)

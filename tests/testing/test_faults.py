@@ -141,7 +141,6 @@ async def test_every_operation_of_the_port_is_relayed(autojump_clock, faults):
         for refused_here in (
             lambda: session.publish_in(None, []),
             lambda: session.settle_in(None, None),
-            lambda: session.watch("q", []),
         ):
             with pytest.raises(trepid.UnsupportedError):
                 refused_here()

@@ -16,7 +16,7 @@ from trepid.rules import attempts, lifecycle
 from trepid.rules.life import LEASED, Reply
 from trepid.rules.verdicts import Failed, Failure, Returned
 from trepid.runtime import nurseries
-from trepid.runtime.job_run import JobRun
+from trepid.runtime.fences import Fences
 from trepid.runtime.settling import Settler
 from trepid.runtime.shift import Shift
 from trepid.testing import simulate
@@ -145,13 +145,7 @@ def the_last_settlement_is_not_shielded(monkeypatch):
 
 
 def a_job_outlives_its_lease(monkeypatch):
-    real = JobRun._deadline
-
-    def deadline(self):
-        self.fence = float("inf")
-        return real(self)
-
-    monkeypatch.setattr(JobRun, "_deadline", deadline)
+    monkeypatch.setattr(Fences, "sooner", lambda self, fence: None)
 
 
 def late_settlements_are_taken(monkeypatch):

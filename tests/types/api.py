@@ -30,6 +30,11 @@ async def with_context(ctx: trepid.Context, n: int) -> float:
     assert_type(ctx.attempt, int)
     assert_type(ctx.job, trepid.Job[Any])
     assert_type(ctx.stopping, bool)
+    await ctx.progress(1)
+    await ctx.progress(1, 2.5, "half")
+    await ctx.progress("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await ctx.emit({"any": [1]})
+    await ctx.checkpoint_state(ctx.state)
     await ctx.connection.enqueue(GREET.job("x"))
     return n
 
@@ -196,6 +201,16 @@ async def use() -> None:
         assert_type(await (await connection.enqueue(THUMB.job("x"))).result(), int)
         assert_type(await connection.stats("images"), trepid.QueueStats)
         assert_type(await hello.cancel("no"), trepid.CancelResult)
+        async for update in hello.watch():
+            match update:
+                case trepid.Progressed():
+                    assert_type(update.fraction, float | None)
+                case trepid.Ended():
+                    assert_type(update.result, str)
+                case trepid.Emitted():
+                    assert_type(update.value, Any)
+                case _:
+                    assert_type(update, trepid.StateChanged)
         chained = await connection.enqueue(GREET.job("Trio").then(THUMB.job(trepid.PREVIOUS)))
         assert_type(chained, trepid.JobHandle[int])
         assert_type(await trepid.Worker(router, messages_limit=2).run(connection), trepid.Report)
@@ -206,5 +221,19 @@ async def use() -> None:
         await connection.schedule(GREET.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.enqueue("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.declare(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        async with trepid.open_job_nursery(connection, lease=60, max_pending=10) as jobs:
+            assert_type(jobs, trepid.JobNursery)
+            assert_type(jobs.start_soon(GREET.job("Trio")), trepid.JobHandle[str])
+            assert_type(await jobs.start(THUMB.job("cat.png")), trepid.JobHandle[int])
+            assert_type(await jobs.start_soon(COUNT.job(5)).result(), float)
+            assert_type(jobs.start_soon(trepid.Job("greet")), trepid.JobHandle[Any])
+            assert_type([size async for size in jobs.map(THUMB, ["a", "b"], limit=5)], list[int])
+            assert_type([text async for text in jobs.map(GREET, iter("ab"), as_completed=True)], list[str])
+            assert_type(jobs.statistics(), trepid.JobNurseryStatistics)
+            jobs.cancel_scope.cancel()
+            jobs.start_soon(GREET)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            jobs.map(greet, ["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            jobs.map(THUMB, ["a"], 5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        trepid.open_job_nursery("memory:")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     trepid.Worker(greet)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     trepid.Worker(router, tasks_limit="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -57,7 +57,12 @@ class Choice:
         return self.error.lower() in told.lower()
 
 
-async def _where(connection: Connection, queues: tuple[str, ...]) -> list[str]:
+async def where(connection: Connection, queues: tuple[str, ...]) -> list[str]:
+    """Return the queues to look in: those named, or all.
+
+    Raises:
+      Failure: exit code 4, if one is not declared.
+    """
     declared = await connection.queues()
     for queue in queues:
         if queue not in declared:
@@ -70,7 +75,7 @@ async def matching(connection: Connection, choice: Choice, limit: int | None = N
     from trepid.rules.life import State
 
     found: list[MessageView] = []
-    for queue in await _where(connection, choice.queues):
+    for queue in await where(connection, choice.queues):
         if choice.ids:
             views = [await connection.session.get(queue, id) for id in dict.fromkeys(choice.ids)]
             found += [view for view in views if view is not None and view.state is State.DEAD]
@@ -91,7 +96,7 @@ async def one(connection: Connection, queues: tuple[str, ...], id: str) -> Messa
     """
     from trepid.rules.life import State
 
-    names = await _where(connection, queues)
+    names = await where(connection, queues)
     views = [view for view in [await connection.session.get(name, id) for name in names] if view is not None]
     dead = [view for view in views if view.state is State.DEAD]
     if len(dead) == 1:
@@ -161,17 +166,17 @@ def plain(view: MessageView, *, whole: bool = False) -> dict[str, Any]:
         "reason": view.reason,
         "enqueued": iso(view.enqueued),
         "died": iso(view.ended),
-        "error": None if view.error is None else _plain_error(view.error),
+        "error": None if view.error is None else plain_error(view.error),
     }
     if not whole:
         return told
-    args, kwargs, unreadable = _arguments(view)
+    args, kwargs, unreadable = arguments(view)
     return told | {
         "args": args,
         "kwargs": kwargs,
         "unreadable": unreadable,
-        "payload": _text(view.payload),
-        "errors": [_plain_error(error) | {"traceback": error.traceback} for error in view.errors],
+        "payload": readable(view.payload),
+        "errors": [plain_error(error) | {"traceback": error.traceback} for error in view.errors],
         "requeue_command": requeue_command(view),
     }
 
@@ -186,11 +191,13 @@ def last_words(view: MessageView) -> str:
     return "" if view.error is None else f"{view.error.type}: {view.error.message}".rstrip(": ")
 
 
-def _plain_error(error: JobFailure) -> dict[str, Any]:
+def plain_error(error: JobFailure) -> dict[str, Any]:
+    """Return an error, without its traceback, as JSON can carry it."""
     return {"type": error.type, "message": error.message, "at": iso(error.at), "attempt": error.attempt}
 
 
-def _arguments(view: MessageView) -> tuple[list[Any] | None, dict[str, Any] | None, str | None]:
+def arguments(view: MessageView) -> tuple[list[Any] | None, dict[str, Any] | None, str | None]:
+    """Return the arguments of a message, by position and by name, or why they cannot be read."""
     from trepid.errors import EnvelopeError
     from trepid.values.envelope import arguments_of
 
@@ -201,7 +208,8 @@ def _arguments(view: MessageView) -> tuple[list[Any] | None, dict[str, Any] | No
     return args, kwargs, None
 
 
-def _text(payload: bytes) -> str:
+def readable(payload: bytes) -> str:
+    """Return the bytes of a message as text."""
     try:
         return payload.decode()
     except UnicodeDecodeError:
@@ -217,7 +225,7 @@ def story(view: MessageView) -> Iterator[str]:
     """Tell all about a dead letter, line by line, for people."""
     import msgspec
 
-    args, kwargs, unreadable = _arguments(view)
+    args, kwargs, unreadable = arguments(view)
     yield f"{view.id}  {view.actor or '?'}  queue {view.queue}"
     why = f"{view.reason} ({last_words(view)})" if view.reason in {"poison", "expired"} else view.reason
     yield f"dead since {iso(view.ended)}: {printable(why or 'no reason is known')}"
@@ -241,4 +249,4 @@ def story(view: MessageView) -> Iterator[str]:
 
 
 def _shown(data: bytes) -> str:
-    return printable(_text(data))
+    return printable(readable(data))

@@ -10,6 +10,7 @@ from trepid.cli.checking import check
 from trepid.cli.dead import dead
 from trepid.cli.enqueueing import enqueue
 from trepid.cli.groups import Program
+from trepid.cli.jobs import jobs
 from trepid.cli.migrate import migrate
 from trepid.cli.options import option, traceback_option
 from trepid.cli.queues import queues
@@ -53,5 +54,5 @@ def trepid() -> None:
     """
 
 
-for command in (worker, enqueue, queues, schedule, dead, check, migrate):
+for command in (worker, enqueue, jobs, queues, schedule, dead, check, migrate):
     trepid.add_command(command)

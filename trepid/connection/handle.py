@@ -8,16 +8,21 @@ from typing import Any, Generic, NoReturn, final
 
 import attrs
 import outcome
+import trio
+from outcome import Outcome
 from typing_extensions import TypeVar
 
 from trepid.connection import following
+from trepid.connection.births import Birth
+from trepid.connection.ends import value_of
 from trepid.connection.following import Step
 from trepid.connection.patience import Patience
-from trepid.errors import JobCancelledError, JobFailedError, JobGoneError, ResultError, TrepidError
+from trepid.connection.watching import Watch
+from trepid.errors import JobGoneError, TrepidError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Ending, MessageView
-from trepid.rules.life import CANCELLED, DONE, CancelReply
-from trepid.values.words import checked_text, complaint
+from trepid.rules.life import CancelReply
+from trepid.values.words import checked_text
 
 T = TypeVar("T", default=Any, covariant=True)
 
@@ -36,7 +41,7 @@ class CancelResult(enum.StrEnum):
 @final
 @attrs.frozen(eq=False)
 class JobHandle(Generic[T]):
-    """One message on a broker.  Made by ``connection.enqueue`` and ``connection.handle``.
+    """One message on a broker.  Made by ``connection.enqueue``, ``connection.handle`` and job nurseries.
 
     Several tasks may use one handle at once.  Every method is a checkpoint, and cancelling one changes nothing on the
     broker, unless it says otherwise.  While the broker is away, looking and waiting go on until it is back, unless the
@@ -44,6 +49,9 @@ class JobHandle(Generic[T]):
 
     The handle of a chain is that of its last message, and follows the chain: waiting begins with whatever step it has
     come to, a step that fails ends it, and :meth:`status` and :meth:`cancel` are about the step that it has come to.
+
+    Handles from a job nursery's ``start_soon`` are there before their messages: methods first wait until the message is
+    published, and *existing* is set when that is known.
 
     Attributes:
       id: the message's id.
@@ -59,6 +67,7 @@ class JobHandle(Generic[T]):
     _patience: Patience = attrs.field(alias="patience", kw_only=True, repr=False, default=Patience(waits=False))
     # All steps of a chain, the last one too.
     _steps: tuple[Step, ...] = attrs.field(alias="steps", kw_only=True, repr=False, default=())
+    _birth: Birth | None = attrs.field(alias="birth", kw_only=True, repr=False, default=None)
 
     @property
     def _path(self) -> tuple[Step, ...]:
@@ -83,17 +92,25 @@ class JobHandle(Generic[T]):
         """
         return self._value(*await self._ending())
 
-    async def outcome(self) -> outcome.Outcome[T]:
+    async def outcome(self) -> Outcome[T]:
         """Wait for the job's end and return it as a value: ``outcome.Value``, or ``outcome.Error``.
 
         Raises:
           JobGoneError: if nothing is kept of it.
         """
-        ending = await self._ending()
-        try:
-            return outcome.Value(self._value(*ending))
-        except TrepidError as exc:
-            return outcome.Error(exc)
+        return self._outcome(*await self._ending())
+
+    def watch(self) -> Watch[T]:
+        """Return an async iterator over what becomes of the job.
+
+        It gives :class:`~trepid.StateChanged` (the first says where it is now), :class:`~trepid.Progressed`,
+        :class:`~trepid.Emitted`, and at last :class:`~trepid.Ended`; after that it is at its end.  A watch that begins
+        late gets all emitted values that are still kept.  Of a chain it tells about one step after the other.
+
+        Raises:
+          JobGoneError: out of the iteration, if nothing is kept of the job.
+        """
+        return Watch(self._session, self._patience, lambda: self._path, self._outcome, self._birth)
 
     async def status(self) -> MessageView:
         """Return the message as it is now.
@@ -101,6 +118,8 @@ class JobHandle(Generic[T]):
         Raises:
           JobGoneError: if nothing is kept of it.
         """
+        if self._birth is not None and await self._birth.wait() is not None:
+            self._gone()
         view = await following.viewed(self._session, self._patience, self._path)
         return view if view is not None else self._gone()
 
@@ -117,30 +136,37 @@ class JobHandle(Generic[T]):
           TypeError: if *reason* is no string.
           ValueError: if it is not valid Unicode.
         """
-        reply = await following.cancelled(self._session, self._path, checked_text(reason, "reason"))
+        reason = checked_text(reason, "reason")
+        if self._birth is not None:
+            await trio.lowlevel.checkpoint()
+            if self._birth.disown(reason):
+                return CancelResult.WITHDRAWN
+            if await self._birth.wait() is not None:
+                return CancelResult.FINISHED
+        reply = await following.cancelled(self._session, self._path, reason)
         if reply is CancelReply.UNKNOWN:
             self._gone()
         return CancelResult(reply.value)
 
     async def _ending(self) -> tuple[Step, Ending]:
+        if self._birth is not None and (never := await self._birth.wait()) is not None:
+            return self._path[-1], never
         return await following.followed(self._session, self._patience, self._path)
 
-    def _value(self, step: Step, ending: Ending) -> T:
-        if ending.state is CANCELLED:
-            raise JobCancelledError(step.id, "cancelled", ending.reason or "", step=str(step))
-        if ending.state is not DONE:
-            error = ending.error
-            # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
-            if error is None or (ending.reason in {"expired", "poison"} and error.type != "PoisonError"):
-                raise JobFailedError(step.id, ending.reason or "dead", "", step=str(step))
-            raise JobFailedError(step.id, error.type, error.message, error.traceback, str(step))
-        if ending.result is None:
-            raise ResultError(self.id, ending.unreadable or "nothing was kept of it")
+    def _outcome(self, step: Step, ending: Ending) -> Outcome[T]:
         try:
-            return self._read_result(ending.result)
-        except Exception as exc:
-            # A type's own code (__post_init__) runs here, and may raise anything.
-            raise ResultError(self.id, f"it does not fit the actor's annotation: {complaint(exc)}") from exc
+            return outcome.Value(self._value(step, ending))
+        except TrepidError as exc:
+            return outcome.Error(exc)
+
+    def _value(self, step: Step, ending: Ending) -> T:
+        return value_of(step.id, ending, self._read_result, str(step))
 
     def _gone(self) -> NoReturn:
         raise JobGoneError(self.id, self.queue)
+
+
+def follow(handle: JobHandle[Any], id: str) -> None:
+    """Let a handle that was made before its message stand for the live one that was found instead."""
+    object.__setattr__(handle, "id", id)
+    object.__setattr__(handle, "existing", True)

@@ -47,8 +47,8 @@ class Publisher:
     A publish is named by who publishes and a number; generated ids are the same pair as text, and sort well.
     """
 
-    _session: Session
-    _patience: Patience
+    session: Session
+    patience: Patience
     _name: str = attrs.field(init=False, factory=lambda: secrets.token_hex(8))
     _numbers: Any = attrs.field(init=False, factory=lambda: count(1))
 
@@ -65,8 +65,8 @@ class Publisher:
             raise TypeError(f"only jobs can be enqueued, not {job!r}{hint}")
         if job.awaits_previous:
             raise TypeError(f"job {job.name!r} wants a previous result, and comes first; write first_job.then(...)")
-        if job.gate is not None and not self._session.capabilities.limits:
-            raise UnsupportedError("limits of actors", self._session.capabilities.engine)
+        if job.gate is not None and not self.session.capabilities.limits:
+            raise UnsupportedError("limits of actors", self.session.capabilities.engine)
         number: int = next(self._numbers)
         id = job.id or f"{self._name}-{number:x}"
         return Publication(
@@ -86,7 +86,7 @@ class Publisher:
 
     def _chained(self, job: Job[Any], id: str) -> bytes:
         """Return the payload of a chain: with its name, and with a publish token for each follow-up."""
-        refuse_unsupported(self._session.capabilities, job.follow_ups)
+        refuse_unsupported(self.session.capabilities, job.follow_ups)
         first, *_ = [next(self._numbers) for _ in job.follow_ups]
         place = envelope.Chain(id, 1, 1 + len(job.follow_ups), (self._name, first))
         payload = envelope.chained(job.payload, place)
@@ -101,7 +101,7 @@ class Publisher:
           UnknownQueueError: if one is not.
           BrokerLostError, BrokerBusyError: as :class:`Patience` says.
         """
-        declared = await self._patience.repeat("queues", self._session.queues)
+        declared = await self.patience.repeat("queues", self.session.queues)
         for step in (step for job in jobs for step in job.follow_ups):
             if step.queue.name not in declared:
                 raise UnknownQueueError(step.queue.name)
@@ -118,7 +118,7 @@ class Publisher:
         what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
         pause = _FIRST_LOOK
         while True:
-            replies = await self._patience.publish(what, self._session, partial(self._session.publish, items))
+            replies = await self.patience.publish(what, self.session, partial(self.session.publish, items))
             try:
                 refuse(items, replies)
             except QueueFullError:
@@ -136,12 +136,12 @@ class Publisher:
         """
         steps = _steps(job, item.queue, published.id) if job.follow_ups else ()
         return JobHandle(
-            self._session,
+            self.session,
             steps[-1].queue if steps else item.queue,
             steps[-1].id if steps else published.id,
             published.outcome is Publishing.EXISTING,
             read_result=job.read_result,
-            patience=self._patience,
+            patience=self.patience,
             steps=steps,
         )
 

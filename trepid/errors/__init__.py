@@ -9,6 +9,7 @@ from trepid.errors.job import EnvelopeError as EnvelopeError
 from trepid.errors.job import JobCancelledError as JobCancelledError
 from trepid.errors.job import JobFailedError as JobFailedError
 from trepid.errors.job import JobGoneError as JobGoneError
+from trepid.errors.job import JobNurseryTimeoutError as JobNurseryTimeoutError
 from trepid.errors.job import ProcessCallError as ProcessCallError
 from trepid.errors.job import ProcessDiedError as ProcessDiedError
 from trepid.errors.job import ResultError as ResultError

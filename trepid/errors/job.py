@@ -106,6 +106,26 @@ class JobGoneError(TrepidError, LookupError):
 
 
 @attrs.define(eq=False)
+class JobNurseryTimeoutError(TrepidError, TimeoutError):
+    """A job nursery was left although jobs of it may still wait or run: nobody has confirmed their end in time.
+
+    They were asked to stop, if the broker could be reached.  Workers stop them by themselves when they notice that
+    their nursery is gone.
+
+    Attributes:
+      ids: which jobs.
+    """
+
+    ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        some, more = ", ".join(self.ids[:10]), len(self.ids) - 10
+        return f"the end of {len(self.ids)} job(s) was not confirmed: {some}" + (
+            f" and {more} more" if more > 0 else ""
+        )
+
+
+@attrs.define(eq=False)
 class ResultError(TrepidError):
     """A job is done, but its result could not be stored, or does not fit the actor's annotation."""
 

@@ -14,7 +14,7 @@ class BrokerLostError(TrepidError, trio.BrokenResourceError):
 
 @attrs.define(eq=False)
 class LeaseLostError(TrepidError):
-    """A job settles itself in a transaction, and no longer has its lease: the transaction must be rolled back.
+    """A job settles itself, or tells something, and no longer has its lease: a transaction must be rolled back.
 
     Attributes:
       id: the message.

@@ -22,6 +22,8 @@ class Cause(enum.Enum):
 
     TIMEOUT = "timeout"
     CANCEL = "cancelled"
+    DEADLINE = "deadline"
+    ORPHANED = "its job nursery is gone"
     SHUTDOWN = "shutdown"
     LOST = "lease lost"
 
@@ -54,6 +56,8 @@ def stopped(cause: Cause, terms: Terms, error: BaseException | None = None) -> V
             return Returned(reason="shutdown")
         case Cause.CANCEL:
             return Withdrawn(terms.keep, None if error is None else failure(error))
+        case Cause.DEADLINE | Cause.ORPHANED:
+            return Withdrawn(terms.keep, None if error is None else failure(error), cause.value)
         case Cause.TIMEOUT:
             text = f"still running after {terms.timeout:g} s"
             late = Failure("TimeoutError", text) if error is None else failure(error)

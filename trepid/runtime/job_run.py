@@ -10,6 +10,7 @@ import trio
 from trepid.ports.messages import Delivery, Publication, Ref
 from trepid.rules.attempts import Cause
 from trepid.rules.terms import Terms
+from trepid.runtime.noting import Notes
 
 _LEAST_MARGIN = 1.0
 
@@ -23,14 +24,14 @@ def margin(lease: float) -> float:
 class JobRun:
     """A leased message, its cancel scope, and why that was cancelled.
 
-    The scope has one deadline: the earlier one of the job's timeout and the end of the lease.  Which of the two it is
-    gets noted whenever it is set, so nobody has to guess when it fires.
+    The scope has one deadline: the earlier one of the job's timeout and of what its job nursery handed down.  Which of
+    the two it is gets noted when it starts, so nobody has to guess when it fires.
     """
 
     delivery: Delivery
     ref: Ref
     fence: float
-    """When the job must have stopped because of its lease, on Trio's clock."""
+    """When the job must have stopped because of its lease, on Trio's clock; see :class:`Fences`."""
     lease_ends: float
     """Until when the lease surely holds, on Trio's clock."""
     scope: trio.CancelScope | None = None
@@ -47,16 +48,23 @@ class JobRun:
     """Whether the job has settled itself in a transaction of its own, which may be committed or not."""
     follow_up: Publication | None = None
     """What its settlement as done publishes, if it is a step of a chain and not the last."""
+    notes: Notes | None = None
+    """What the job tells about itself, if it has a context."""
     seconds: float = 0.0
     """How long the attempt took; only kept where somebody wants to know."""
-    timeout_at: float = inf
-    deadline_cause: Cause = Cause.LOST
+    tether: str | None = None
+    """The job nursery that it belongs to."""
+    until: float = inf
+    """The deadline that it was handed down, on Trio's clock."""
+    deadline_cause: Cause = Cause.TIMEOUT
 
     def start(self, now: float, timeout: float) -> trio.CancelScope:
         """The function starts now; its time begins to run.  Returns the scope to run it in."""
         self.started = now
-        self.timeout_at = now + timeout
-        self.scope = trio.CancelScope(deadline=self._deadline())
+        deadline = now + timeout
+        if self.until < deadline:
+            deadline, self.deadline_cause = self.until, Cause.DEADLINE
+        self.scope = trio.CancelScope(deadline=deadline)
         if self.cause is not None:
             self.scope.cancel(reason=self.reason)
         return self.scope
@@ -73,20 +81,9 @@ class JobRun:
     def extended(self, deadline: float, fence: float) -> None:
         """The broker has confirmed the lease until *deadline*; the job must stop by *fence*."""
         self.lease_ends, self.fence = deadline, fence
-        # A deadline that has passed keeps its meaning.
-        if self.scope is not None and self.why_stopped() is None:
-            self.scope.deadline = self._deadline()
 
     def why_stopped(self) -> Cause | None:
         """Return why the scope was cancelled, or None if it was not."""
         if self.cause is not None:
             return self.cause
         return self.deadline_cause if self.scope is not None and self.scope.cancel_called else None
-
-    def _deadline(self) -> float:
-        """Return the scope's deadline, and note what it stands for."""
-        if self.timeout_at <= self.fence:
-            self.deadline_cause = Cause.TIMEOUT
-            return self.timeout_at
-        self.deadline_cause = Cause.LOST
-        return self.fence

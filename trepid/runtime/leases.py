@@ -21,7 +21,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.25
 async def renew(shift: Shift) -> None:
     """Extend all leases every third of a lease; after a failed beat, sooner.
 
-    A beat that does not come back in time is given up.  Each job's scope follows its lease by itself, so a job stops
+    A beat that does not come back in time is given up.  The fences follow the leases by themselves, so a job stops
     before the broker gives its message away, even if no beat ever succeeds again.
     """
     lease = shift.worker.lease

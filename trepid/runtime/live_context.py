@@ -11,6 +11,7 @@ import trio
 
 from trepid.connection import Connection
 from trepid.ports.messages import Delivery
+from trepid.runtime.noting import Notes
 from trepid.values.chains import job_of
 from trepid.values.context import Context
 from trepid.values.envelope import Envelope, arguments_of
@@ -30,6 +31,7 @@ class LiveContext(Context[Any]):
     _stopping: Callable[[], bool]
     _nursery: trio.Nursery | None
     _settle_in: Callable[[Any, object], None]
+    _notes: Callable[[], Notes]
 
     @property
     def job(self) -> Job[Any]:
@@ -77,6 +79,23 @@ class LiveContext(Context[Any]):
     def settle_in(self, connection: Any, result: object = None) -> None:
         """Settle the job as done in the caller's own transaction."""
         self._settle_in(connection, result)
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the job is."""
+        await self._notes().progress(done, total, message)
+
+    async def emit(self, value: object) -> None:
+        """Hand a value to whoever watches the job."""
+        await self._notes().emit(value)
+
+    async def checkpoint_state(self, value: object) -> None:
+        """Keep a value for the next attempt."""
+        await self._notes().save(value)
+
+    @property
+    def state(self) -> Any:
+        """What an earlier attempt saved, or None."""
+        return self._notes().state
 
     @property
     def stopping(self) -> bool:

@@ -80,9 +80,12 @@ async def _declare(worker: Worker, session: Session) -> None:
         await session.declare(list(dict.fromkeys([*names, *scheduled])))
     limits = [queue_limit(queue) for queue in worker.declared() if worker.auto_declare and queue.settled]
     limits += [actor_limit(name, actor) for name in names for actor in worker.router.values()]
+    limited = any(not limit.void for limit in limits)
     if session.capabilities.limits:
-        await session.limit(limits)
-    elif any(not limit.void for limit in limits):
+        # Also that an actor limits nothing any more; who declares nothing has only something to say if it limits.
+        if limited or worker.auto_declare:
+            await session.limit(limits)
+    elif limited:
         raise UnsupportedError("limits of queues and actors", session.capabilities.engine)
 
 
@@ -155,7 +158,10 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
             nursery.start_soon(renew, shift)
             nursery.start_soon(heed, shift)
             nursery.start_soon(keep_schedules, shift)
+            nursery.start_soon(shift.fences.guard)
+            nursery.start_soon(shift.tethers.watch)
             nursery.start_soon(shift.settler.run)
+            nursery.start_soon(shift.scribe.run)
             nursery.start_soon(shift.hurry)
 
 

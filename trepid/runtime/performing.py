@@ -12,7 +12,8 @@ import msgspec
 import trio
 
 from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError, LeaseLostError
-from trepid.ports.messages import Settlement
+from trepid.ports.capabilities import Capabilities
+from trepid.ports.messages import Delivery, Settlement
 from trepid.rules import attempts
 from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
@@ -22,6 +23,7 @@ from trepid.runtime import chaining
 from trepid.runtime.calls import Calls
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.live_context import LiveContext
+from trepid.runtime.noting import Notes
 from trepid.runtime.places import Place
 from trepid.runtime.shift import Shift
 from trepid.values.actor import Actor
@@ -113,6 +115,12 @@ class Performer:
         """Call the function under the message's cancel scope, and decide what its end means."""
         actor = ready.terms.actor
         run.terms = ready.terms
+        if ready.envelope.scope is not None or ready.envelope.until is not None:
+            refusal = await self._shift.tethers.tie(run, ready.envelope, ready.terms.keep)
+            if refusal is not None:
+                return refusal
+        if actor.parameters.takes_context and _was_leased_before(run.delivery, self._shift.session.capabilities):
+            await self._remember(run, ready)
         place: Place | None = None
         if actor.run_in in {"thread", "process"}:
             place = await self._calls.place(actor)
@@ -121,6 +129,8 @@ class Performer:
         error: Exception | None = None
         try:
             now = trio.current_time()
+            if now >= run.until:
+                run.stop(Cause.DEADLINE, "deadline")
             if run.cause is not None or now >= run.fence or self._shift.stopping:
                 # A function that is called in a cancelled scope does run, up to its first checkpoint.
                 return _verdict_on_unstarted(run, ready.terms)
@@ -139,6 +149,15 @@ class Performer:
             if place is not None:
                 place.give_back()
         return _verdict_on_end(run, ready.terms, error)
+
+    async def _remember(self, run: JobRun, ready: Ready) -> None:
+        """Read what an earlier attempt has saved: not on the job's time, but stopped by whatever stops the job."""
+        run.scope = trio.CancelScope()
+        if run.cause is not None:
+            run.scope.cancel(reason=run.reason)
+        with run.scope:
+            await self._notes(run, ready).load()
+        run.scope = None
 
     def _call(self, run: JobRun, ready: Ready, place: Place | None) -> Awaitable[object]:
         """Call the actor's function, inside what wraps it."""
@@ -171,6 +190,7 @@ class Performer:
                 lambda: shift.stopping,
                 nursery,
                 partial(self._settle_in, run, ready),
+                partial(self._notes, run, ready),
             )
             args = [context, *ready.args] if actor.parameters.takes_context else ready.args
             call: Callable[[], Awaitable[object]] = partial(self._call_plain, actor, place, args, ready.kwargs)
@@ -181,6 +201,12 @@ class Performer:
         if actor.run_in != "trio":
             return await called(None)
         return await _with_nursery(called)
+
+    def _notes(self, run: JobRun, ready: Ready) -> Notes:
+        """Return what a job tells about itself; most jobs tell nothing."""
+        if run.notes is None:
+            run.notes = Notes(self._shift.session, run.delivery, ready.terms, self._shift.scribe.remind)
+        return run.notes
 
     def _settle_in(self, run: JobRun, ready: Ready, connection: Any, result: object) -> None:
         """Settle a message in the transaction of its own job.  Called in the job's thread, if it has one."""
@@ -198,6 +224,12 @@ class Performer:
                 run.settled_inside = before
         if reply is not Reply.APPLIED:
             raise LeaseLostError(run.delivery.id, str(reply))
+
+
+def _was_leased_before(delivery: Delivery, capabilities: Capabilities) -> bool:
+    """Whether there may have been an attempt before this one."""
+    # Where a message that comes back is a copy, its deliveries are counted anew.
+    return delivery.token[1] != 1 or not capabilities.keeps_place or delivery.failures + delivery.crashes > 0
 
 
 async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:
@@ -225,9 +257,9 @@ async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object
 
 def _verdict_on_unstarted(run: JobRun, agreed: Terms) -> Verdict | None:
     """Decide about a message that was stopped, came too late or waited too long before its function began."""
-    if run.cause is Cause.CANCEL or run.cause is Cause.LOST:
-        return attempts.stopped(run.cause, agreed)
-    return _UNSTARTED
+    if run.cause is None or run.cause is Cause.SHUTDOWN:
+        return _UNSTARTED
+    return attempts.stopped(run.cause, agreed)
 
 
 def _verdict_on_end(run: JobRun, agreed: Terms, error: Exception | None) -> Verdict | None:

@@ -12,12 +12,16 @@ from trepid.errors import BrokerBusyError, BrokerFullError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Settlement
 from trepid.rules.life import Reply
-from trepid.rules.verdicts import Done, Verdict
+from trepid.rules.verdicts import Done, Verdict, Withdrawn
 from trepid.runtime import chaining
 from trepid.runtime.job_run import JobRun
+from trepid.runtime.noting import Notes, forget, write_all
 
 TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
 """What may go wrong at a broker and come right again."""
+
+_ENDED = (Reply.APPLIED, Reply.REPEATED, Reply.ENDED)
+"""Answers after which a message that was to end has surely ended."""
 
 _FIRST_PAUSE = 0.1
 # A session reconnects by itself within a second; a worker shall take messages again within five.
@@ -43,6 +47,7 @@ class Settler:
     _patience: float
     """For how many seconds the broker may think about a batch; then it is sent again, which is safe."""
     _waiting: list[tuple[JobRun, Verdict]] = attrs.field(init=False, factory=list)
+    _obsolete: list[Notes] = attrs.field(init=False, factory=list)
     _in_flight: int = attrs.field(init=False, default=0)
     _more: trio.Event = attrs.field(init=False, factory=trio.Event)
     _empty: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -72,7 +77,11 @@ class Settler:
             links = [item for item in batch if item[0].follow_up is not None and type(item[1]) is Done]
             self._in_flight = len(batch)
             try:
+                await self._tell_progress(batch)
                 answered = await (self._send_links(batch, links) if links else self._send(batch))
+                if self._obsolete:
+                    obsolete, self._obsolete = self._obsolete, []
+                    await forget(self._session, obsolete, self._patience)
             finally:
                 self._in_flight = 0
             if answered:
@@ -80,6 +89,20 @@ class Settler:
             else:
                 await trio.sleep(pause_after(troubles))
                 troubles += 1
+
+    async def _tell_progress(self, batch: list[tuple[JobRun, Verdict]]) -> None:
+        """Write the last progress of jobs, which shall be there before their end is known."""
+        untold = [run.notes for run, _ in batch if run.notes is not None and run.notes.pending]
+        if untold:
+            with trio.move_on_after(self._patience):
+                await write_all(untold)
+
+    def _answered(self, run: JobRun, verdict: Verdict, reply: Reply) -> None:
+        """The broker has answered: pass it on, and note what is of no more use."""
+        if run.notes is not None and type(verdict) in (Done, Withdrawn) and reply in _ENDED:
+            # A dead letter keeps its state: it may be requeued.
+            self._obsolete.append(run.notes)
+        self._settled(run, verdict, reply)
 
     async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:
         """Send some verdicts, and return whether the broker has answered; if not, they wait for another time."""
@@ -91,7 +114,7 @@ class Settler:
             self._troubled("settle", exc)
             return False
         for (run, verdict), reply in zip(batch, replies, strict=True):
-            self._settled(run, verdict, reply)
+            self._answered(run, verdict, reply)
         return True
 
     async def _send_links(self, batch: list[tuple[JobRun, Verdict]], links: list[tuple[JobRun, Verdict]]) -> bool:
@@ -119,7 +142,7 @@ class Settler:
             self._keep([(run, verdict)])
             self._troubled("settle", exc)
             return False
-        self._settled(run, verdict, reply)
+        self._answered(run, verdict, reply)
         return True
 
     async def drain(self) -> None:

@@ -16,10 +16,13 @@ from trepid.ports.messages import Delivery
 from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
 from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict, Withdrawn
+from trepid.runtime.fences import Fences
 from trepid.runtime.job_run import JobRun, margin
+from trepid.runtime.noting import Scribe
 from trepid.runtime.report import Report, WorkerStatistics
 from trepid.runtime.settling import Settler
 from trepid.runtime.telling import Teller
+from trepid.runtime.tethers import Tethers
 
 if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
@@ -59,10 +62,13 @@ class Shift:
         self.owner = f"{secrets.token_hex(8)}"
         self.teller = Teller(worker.observers)
         self.settler = Settler(self.session, self.settled, self.troubled, worker.lease / 3)
+        self.scribe = Scribe()
         self.resources: Any = None
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
         self.held: dict[tuple[int, int], JobRun] = {}
+        self.fences = Fences(self.held)
+        self.tethers = Tethers(self.session, self.held, worker.lease, self.troubled)
         # What was given up although its lease may go on for a little while: its token, and until when.
         self._given_up: dict[tuple[int, int], float] = {}
         # Until when leases may be held that nobody here knows of, because a lease call failed, or was cancelled.
@@ -114,6 +120,8 @@ class Shift:
         if not self.held:
             self._holding.set()
         self.held[delivery.token] = run
+        if run.fence < self.fences.next:
+            self.fences.sooner(run.fence)
         self.free -= 1
         return run
 

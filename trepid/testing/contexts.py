@@ -10,6 +10,7 @@ import trio
 from trepid.connection import Connection
 from trepid.values.context import Context
 from trepid.values.job import Job
+from trepid.values.notes import Piece, Saved, checked_progress, dump, written
 
 R = TypeVar("R")
 
@@ -27,6 +28,7 @@ class _MadeContext(Context[Any]):
     _connection: Connection | None
     _resources: Any
     _stopping: bool
+    _state: Any
 
     @property
     def job(self) -> Job[Any]:
@@ -51,6 +53,25 @@ class _MadeContext(Context[Any]):
     def settle_in(self, connection: Any, result: object = None) -> None:
         """Nothing: there is no message to be settled."""
 
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Check it, and tell nobody."""
+        checked_progress(done, total, message)
+        await trio.lowlevel.checkpoint()
+
+    async def emit(self, value: object) -> None:
+        """Check it, and hand it to nobody."""
+        dump(Piece(self._attempt, written(value)))
+        await trio.lowlevel.checkpoint()
+
+    async def checkpoint_state(self, value: object) -> None:
+        """Check it, and keep it nowhere."""
+        dump(Saved(0.0, (0, 0), written(value)))
+        await trio.lowlevel.checkpoint()
+
+    @property
+    def state(self) -> Any:
+        return self._state
+
     @property
     def stopping(self) -> bool:
         return self._stopping
@@ -70,6 +91,7 @@ def make_context(
     nursery: trio.Nursery | None = ...,
     connection: Connection | None = ...,
     stopping: bool = ...,
+    state: Any = ...,
 ) -> Context: ...
 @overload
 def make_context(
@@ -80,6 +102,7 @@ def make_context(
     nursery: trio.Nursery | None = ...,
     connection: Connection | None = ...,
     stopping: bool = ...,
+    state: Any = ...,
 ) -> Context[R]: ...
 def make_context(
     job: Job[Any] = _A_JOB,
@@ -89,6 +112,7 @@ def make_context(
     nursery: trio.Nursery | None = None,
     connection: Connection | None = None,
     stopping: bool = False,
+    state: Any = None,
 ) -> Context[Any]:
     """Make a context, to call an actor's function without broker and worker.
 
@@ -99,8 +123,9 @@ def make_context(
       nursery: what ``ctx.nursery`` is; the test waits for its children by leaving its block.
       connection: what ``ctx.connection`` is, such as a :class:`Desk`.
       stopping: whether the worker is said to be shutting down.
+      state: what an earlier attempt has saved.
 
     Returns:
       The context.  Asking it for a nursery or a connection that it was not given raises RuntimeError.
     """
-    return _MadeContext(job, attempt, nursery, connection, resources, stopping)
+    return _MadeContext(job, attempt, nursery, connection, resources, stopping, state)

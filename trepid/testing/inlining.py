@@ -122,6 +122,22 @@ class _WithoutNursery(Context[Any]):
     def resources(self) -> Any:
         return self._context.resources
 
+    def settle_in(self, connection: Any, result: object = None) -> None:
+        self._context.settle_in(connection, result)
+
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        await self._context.progress(done, total, message)
+
+    async def emit(self, value: object) -> None:
+        await self._context.emit(value)
+
+    async def checkpoint_state(self, value: object) -> None:
+        await self._context.checkpoint_state(value)
+
+    @property
+    def state(self) -> Any:
+        return self._context.state
+
     @property
     def stopping(self) -> bool:
         return self._context.stopping

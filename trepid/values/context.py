@@ -66,6 +66,63 @@ class Context(Generic[R]):
         """
         raise NotImplementedError
 
+    async def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the job is, to whoever watches it.
+
+        It may be called as often as you like: it is written ten times a second at most, and the last one before the
+        job ends.  While the broker is away it is kept, and the job goes on.  In a thread, write
+        ``trio.from_thread.run(ctx.progress, done, total)``.
+
+        Args:
+          done: how much is done, zero or more.
+          total: how much there is to do, if that is known.
+          message: what is going on, in a few words.
+
+        Raises:
+          UnsupportedError: if the engine keeps no records, and has no second one that does.
+          LeaseLostError: if somebody else has the job by now.
+          TypeError, ValueError: if these are no amounts, or no text.
+
+        Cancellation: it may or may not be written now; it will be before the job's end.
+        """
+        raise NotImplementedError
+
+    async def emit(self, value: object) -> None:
+        """Hand a value to whoever watches the job, before it has ended.
+
+        Every value is kept, in order, for about as long as the result; watchers that come late see all of them.  A job
+        that is tried again emits again, and watchers are told by which attempt a value was.
+
+        Raises:
+          TypeError, ValueError: if the value cannot be written as JSON.
+          PayloadTooLargeError: if it has more than 1 MiB.
+          UnsupportedError, LeaseLostError: as :meth:`progress`.
+
+        Cancellation: it may or may not have been emitted.  While the broker is away, it waits.
+        """
+        raise NotImplementedError
+
+    async def checkpoint_state(self, value: object) -> None:
+        """Keep a value for the next attempt, which finds it as :attr:`state`.
+
+        So a job that is released, retried, or comes back from a dead worker goes on where it was.  Each call replaces
+        the value of the one before.  It is kept until the job is done or cancelled, for 30 days at most; a dead letter
+        that is requeued finds it too.
+
+        Raises:
+          TypeError, ValueError: if the value cannot be written as JSON.
+          PayloadTooLargeError: if it has more than 1 MiB.
+          UnsupportedError, LeaseLostError: as :meth:`progress`.
+
+        Cancellation: it may or may not have been kept.  While the broker is away, it waits.
+        """
+        raise NotImplementedError
+
+    @property
+    def state(self) -> Any:
+        """What an earlier attempt saved with :meth:`checkpoint_state`, as plain JSON values, or None."""
+        raise NotImplementedError
+
     @property
     def stopping(self) -> bool:
         """Whether the worker is shutting down: a hint to save a cursor and return early."""

@@ -12,7 +12,7 @@ from trepid.brokers.assisted import AssistedBroker
 from trepid.brokers.memory import MemoryBroker
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules.verdicts import Done
-from trepid.testing import Faults, FaultyBroker, reply_lost, request_lost
+from trepid.testing import Faults, FaultyBroker, reply_lost, request_lost, slow
 from trepid.testing.conformance.cancellation import cancelled_at
 
 
@@ -204,6 +204,17 @@ async def test_messages_published_past_the_second_engine_are_run(autojump_clock)
         assert running.statistics().report.succeeded == 1
         with pytest.raises(trepid.JobGoneError):
             await connection.handle("past").result()
+
+
+async def test_an_extension_counts_from_before_a_slow_second_engine_was_asked(autojump_clock):
+    second = FaultyBroker(MemoryBroker(), lambda operation: slow(2) if operation == "records" else None)
+    async with AssistedBroker(LimitedBroker(), second).open() as session:
+        await session.declare(["q"])
+        await session.publish([Publication("q", "m", ("p", 1), b"{}")])
+        [delivery] = await session.lease(["q"], 1, 60, owner="o")
+        asked = trio.current_time()
+        [extension] = await session.extend([delivery.ref], 600)
+        assert asked + 60 < extension.deadline <= asked + 600
 
 
 async def test_an_idle_worker_does_not_poll(autojump_clock):

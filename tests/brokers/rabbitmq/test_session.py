@@ -122,6 +122,14 @@ async def test_urgent_messages_come_first_where_one_fetches(url):
         assert [each.id for each in await take(session, 6)] == ["m2", "m5", "m1", "m3", "m0", "m4"]
 
 
+async def test_what_has_expired_hides_nothing_behind_it(url):
+    async with opened(url) as session:
+        await put(session, *(f"old{number}" for number in range(5)), ttl=0.1)
+        await trio.sleep(0.2)
+        await put(session, "m")
+        assert [delivery.id for delivery in await take(session, 1, wait=0)] == ["m"]
+
+
 async def test_a_large_payload_is_cut_into_frames(url):
     async with opened(url) as session:
         payload = bytes(range(256)) * 4096

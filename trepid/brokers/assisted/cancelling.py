@@ -29,6 +29,8 @@ async def cancel(register: Register, queue: str, ids: Sequence[str], reason: str
     steps: list[Step] = []
     for name, (entry, new) in (await register.change(changes)).items():
         replies[name] = _reply(entry, new)
+        if new is not None and new.state is LEASED and new.lease is not None:
+            steps.append(register.ring(new.lease.owner))
         if new is not None and not new.live:
             steps += register.freeing(name, new)
     if steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import trio
 from msgspec.structs import replace
 
 from trepid.brokers.assisted.deeds import Deed, readable
@@ -24,6 +25,8 @@ async def extend(
 
     The main engine goes first: a deed may only say that a lease lasts longer than it does, never shorter.
     """
+    # Counted from before anything is asked for: whoever holds a lease must never believe in it for longer.
+    deadline = trio.current_time() + lease_for
     entries = await register.read((ref.queue, ref.id) for ref in refs)
     extensions = await main.extend([ticket(ref, entries[ref.queue, ref.id].stored) for ref in refs], lease_for)
     until = await main.now() + lease_for
@@ -35,13 +38,13 @@ async def extend(
     changed = await register.change(changes)
     answers: list[Extension] = []
     for ref, extension in zip(refs, extensions, strict=True):
-        answer = extension
+        answer = replace(extension, deadline=min(extension.deadline, deadline))
         if extension.reply is Reply.APPLIED:
             entry, new = changed[ref.queue, ref.id]
             deed = new if new is not None else entry.stored
             if deed is not None and deed.lease is not None:
                 if deed.state is LEASED and deed.lease.token == ref.token:
-                    answer = replace(extension, cancel=deed.cancel)
+                    answer = replace(answer, cancel=deed.cancel)
                 else:
                     # The main engine would let us go on, but somebody else has the deed.
                     answer = Extension(Reply.SUPERSEDED if deed.live else Reply.ENDED)

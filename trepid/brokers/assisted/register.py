@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import TypeAlias, TypeVar, final
 
 import attrs
+import trio
 from msgspec.structs import replace
 
 from trepid.brokers.assisted.deeds import Deed, Epoch, Holder, dump, elapse, kept_for, load, load_epoch, load_holder
+from trepid.errors import BrokerBusyError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.records import Claim, Drop, Read, Records, Step, Write
 
@@ -74,6 +77,15 @@ def in_waves(items: Iterable[T], name: Callable[[T], Name]) -> list[dict[Name, T
     return waves
 
 
+def bell_key(owner: str) -> str:
+    """Return the key under which a worker is told that it has been asked for something."""
+    return f"bell/{owner}"
+
+
+_RINGS_FOR = 60.0
+_LONG_POLL = 3600.0
+
+
 @final
 class Register:
     """What the second engine keeps for the main one.
@@ -96,6 +108,16 @@ class Register:
     async def carry_out(self, steps: Sequence[Step]) -> list[bytes | None]:
         """Carry out steps on the records."""
         return await self._records.carry_out(steps)
+
+    def ring(self, owner: str) -> Step:
+        """Return the step that tells a worker that one of its messages was asked to stop."""
+        return Write(bell_key(owner), str(next(self._marks)).encode(), _RINGS_FOR)
+
+    async def wait_for(self, key: str, known: bytes | None, wake: trio.CancelScope) -> None:
+        """Cancel *wake* once a value is another than *known*.  A hint: it never comes while the engine is away."""
+        with suppress(BrokerLostError, BrokerBusyError):
+            await self._records.changed(key, known, wait=_LONG_POLL)
+            wake.cancel(reason="a record has changed")
 
     def known_epoch(self, queue: str) -> Epoch:
         """Return the epoch of a queue as it was when it was last seen."""

@@ -19,7 +19,7 @@ from trepid.brokers.assisted.held import Held
 from trepid.brokers.assisted.lent import LentRecords
 from trepid.brokers.assisted.looking import ending, view
 from trepid.brokers.assisted.publishing import Drafts
-from trepid.brokers.assisted.register import Register
+from trepid.brokers.assisted.register import Register, bell_key, deed_key
 from trepid.errors import BrokerBusyError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -37,7 +37,7 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
-from trepid.ports.records import Records
+from trepid.ports.records import Read, Records
 from trepid.rules.life import LEASED, READY, SCHEDULED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 from trepid.rules.verdicts import Returned
@@ -250,8 +250,15 @@ class AssistedSession(Session):
             found = ending(entry.deed, entry.now)
             if found is not Absent.PENDING or trio.current_time() >= give_up:
                 return found
-            await self._held.news(looks, give_up)
+            await self._news(looks, give_up, deed_key((queue, id)), entry.kept)
             looks += 1
+
+    async def _news(self, looks: int | None, until: float, key: str, known: bytes | None) -> None:
+        """Wait for news of this session, for a change of one record, or for the time to look again."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._register.wait_for, key, known, nursery.cancel_scope)
+            await self._held.news(looks, until)
+            nursery.cancel_scope.cancel(reason="there are news")
 
     # ---------------------------------------------------------------------------------------------------- owners
 
@@ -262,7 +269,9 @@ class AssistedSession(Session):
     @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
         give_up, looks = trio.current_time() + wait, 0
+        bell = bell_key(owner)
         while True:
+            [rung] = await self._register.carry_out([Read(bell)])
             refs = list(self._held.of(owner))
             found = await self._register.read((ref.queue, ref.id) for ref in refs) if refs else {}
             deeds = [(ref, found[ref.queue, ref.id].stored) for ref in refs]
@@ -275,8 +284,9 @@ class AssistedSession(Session):
             if asked or trio.current_time() >= give_up:
                 await trio.lowlevel.checkpoint()
                 return asked
-            # From the fourth look on every quarter of a second; nothing is looked for where nothing is held.
-            await self._held.news(looks + 4 if refs else None, give_up)
+            # Who asks rings; where the second engine cannot tell, there is a look every quarter of a second.  Nothing
+            # is looked for where nothing is held.
+            await self._news(looks + 4 if refs else None, give_up, bell, rung)
             looks += 1
 
     @override

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, final
 
@@ -46,12 +46,14 @@ class NatsBroker(Broker):
         ``tls_first=yes`` where the server begins with TLS.
       ack_wait: seconds after which the server takes messages back from a session that is not heard of; of queues that
         are declared from now on.
+      clock: returns seconds since the epoch, for tests; by default the server's clock decides.  It says what is due and
+        when leases end, while the server rings by its own clock.
 
     Raises:
       BrokerURLError: if the URL names no servers.
     """
 
-    def __init__(self, url: str, *, ack_wait: float = ACK_WAIT) -> None:
+    def __init__(self, url: str, *, ack_wait: float = ACK_WAIT, clock: Callable[[], float] | None = None) -> None:
         try:
             self._address = Address.parse(url)
             prefix = self._address.parameters.get("prefix", _PREFIX)
@@ -64,7 +66,7 @@ class NatsBroker(Broker):
             raise BrokerURLError(_masked(url), "there are 1, 3 or 5 replicas")
         self._topology = Topology(Names(prefix), int(replicas), ack_wait)
         # One for all sessions: what each of them has learned of the server's time differs a little.
-        self._clock = Clock()
+        self._clock = Clock(clock)
 
     def __str__(self) -> str:
         prefix = self._topology.names.prefix

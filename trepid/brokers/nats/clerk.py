@@ -10,7 +10,7 @@ from typing import Final, final
 
 import trio
 
-from trepid.brokers.nats.mending import mend
+from trepid.brokers.nats.mending import mend_all
 from trepid.brokers.nats.names import LATER
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.parcel import Parcel, not_before
@@ -51,7 +51,7 @@ class Clerk:
     async def run(self) -> None:
         """Work until nobody leases any more, or something goes wrong: whoever leases next will say what."""
         try:
-            await mend(await self._office.jetstream.connection(), self._office.names, self._queue)
+            await mend_all(await self._office.jetstream.connection(), self._office.names, self._queue)
             while await self._batch(None):
                 pass
             self._caught_up.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import final
 
 from trepid.brokers.nats.jetstream import last_of, look, storing
@@ -12,9 +13,14 @@ from trepid.wire.nats.connection import NatsConnection
 
 @final
 class Clock:
-    """Seconds since the epoch: this machine's clock, corrected by what the server's said when it was last asked."""
+    """Seconds since the epoch: this machine's clock, corrected by what the server's said when it was last asked.
 
-    def __init__(self) -> None:
+    Args:
+      told: says the time instead, in a test.
+    """
+
+    def __init__(self, told: Callable[[], float] | None = None) -> None:
+        self._told = told
         self._ahead = 0.0
         self._latest = 0.0
         self.known = False
@@ -22,7 +28,8 @@ class Clock:
 
     def now(self) -> float:
         """Return the server's time.  It never goes back."""
-        self._latest = max(self._latest, time.monotonic() + self._ahead)
+        now = time.monotonic() + self._ahead if self._told is None else self._told()
+        self._latest = max(self._latest, now)
         return self._latest
 
     async def ask(self, connection: NatsConnection, names: Names) -> None:

@@ -13,9 +13,10 @@ from trepid.brokers.nats.clock import Clock
 from trepid.brokers.nats.jetstream import JetStream
 from trepid.brokers.nats.moving import Mover
 from trepid.brokers.nats.names import Names
-from trepid.brokers.nats.parcel import Parcel
+from trepid.brokers.nats.parcel import PROGRESS, Parcel
 from trepid.brokers.nats.topology import Topology
 from trepid.errors import UnknownQueueError
+from trepid.ports.messages import Ref
 
 
 @final
@@ -51,6 +52,19 @@ class Office:
         self.mover = Mover(jetstream, self.names)
         self.book: LeaseBook[Held] = LeaseBook()
         self._known: set[str] = set()
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether this very copy of a message is leased to somebody in this session; then the server is told so again.
+
+        A server that was killed forgets what it has handed out, or takes us for dead because it was away itself.
+        """
+        # Each copy is leased once, so this is the token of its first and only lease.
+        if self.book.find(Ref(parcel.queue, parcel.letter.id, (parcel.stamp, 1))) is None:
+            return False
+        connection = self.jetstream.current
+        if connection is not None and connection.link.error is None:
+            connection.say(parcel.message.reply, PROGRESS)
+        return True
 
     # ------------------------------------------------------------------------------------------------ queues
 

@@ -53,6 +53,7 @@ class Parcel:
       stamp: when it was stored, in nanoseconds: it tells the copies of a message apart, and which came later.
       letter: what is known of it.
       message: as it came.
+      server: the life of the server that handed it out; another one may have handed it to somebody else.
       ours: whether it was published by Trepid; else the letter is made up.
     """
 
@@ -63,6 +64,7 @@ class Parcel:
     stamp: int
     letter: Letter
     message: Message
+    server: str
     ours: bool = True
 
     @property
@@ -71,17 +73,17 @@ class Parcel:
         return level(self.letter.priority)
 
 
-def unpacked(queue: str, place: str, message: Message, now: float) -> Parcel | None:
+def unpacked(queue: str, place: str, message: Message, server: str, now: float) -> Parcel | None:
     """Return the parcel in a message, or None if it is no delivery."""
     at = where(message.reply)
     if at is None:
         return None
     letter = letters.read(message)
     if letter is not None:
-        return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message)
+        return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message, server)
     id = unescaped(message.subject.rpartition(".")[2])
     letter = Letter(id, 5, ("?", at.stamp), now, now)
-    return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message, ours=False)
+    return Parcel(queue, place, at.seq, at.deliveries, at.stamp, letter, message, server, ours=False)
 
 
 def not_before(seconds: float) -> bytes:

@@ -1,4 +1,10 @@
-"""Pulling: a request for some messages of a consumer, which is always waited for to its end, whoever has left."""
+"""Pulling: a request for some messages of a consumer, which is always waited for to its end, whoever has left.
+
+A request that does not wait should be answered at once.  NATS 2.9 leaves some without a word, when it believes that
+something is there and then finds nothing to hand out: it has counted what was deleted, or comes to a message that is
+gone (see :mod:`trepid.brokers.nats.mending`).  The request would stay with the server until the next message comes.  So
+a silence is ended here, and what has led to it is mended.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +14,15 @@ from typing import Final, final
 import msgspec
 import trio
 
+from trepid.brokers.nats.mending import mend
 from trepid.brokers.nats.parcel import Parcel, unpacked
-from trepid.errors import BrokerLostError
 from trepid.wire.nats.connection import NatsConnection
 from trepid.wire.nats.protocol import Message
 
 _ENDS: Final = (404, 408)
 """Nothing is there (any more); the time is over."""
-_GRACE: Final = 5.0
+_SILENCE: Final = 0.5
+"""Seconds without a word after which no more is expected of a request; that it was patient is added."""
 _encode = msgspec.json.encode
 
 
@@ -66,6 +73,7 @@ class Pull:
         self.parcels: list[Parcel] = []
         self.status = 0
         self._connection = connection
+        self._stream = stream
         self._left = batch
         self._now = now
         self._arrived = arrived
@@ -73,7 +81,8 @@ class Pull:
         self._over = trio.Event()
         self.lost = False
         body: dict[str, object] = {"batch": batch}
-        self._grace = _GRACE + (wait or 0.0)
+        self._patience = _SILENCE + (wait or 0.0)
+        self._stirred = trio.current_time()
         if wait is None or at_once:
             body["no_wait"] = True
         if wait is not None:
@@ -99,18 +108,28 @@ class Pull:
         """Wait for the end of a request that does not wait itself, and return what came.
 
         Raises:
-          BrokerLostError: if the connection is lost, or the server says nothing.
+          BrokerLostError: if the connection is lost.
 
         Cancellation: what comes, or has come, is left in *parcels*; see :meth:`abandon`.
         """
-        with trio.move_on_after(self._grace) as scope:
-            await self._over.wait()
-        if scope.cancelled_caught:
-            raise BrokerLostError(f"{self._connection.name}: no messages, and no word that there are none")
+        while not self.over and trio.current_time() < self._stirred + self._patience:
+            with trio.move_on_at(self._stirred + self._patience):
+                await self._over.wait()
+        if not self.over:
+            await self._break_silence()
         if self.lost:
             raise self._connection.link.gone()
         parcels, self.parcels = self.parcels, []
         return parcels
+
+    async def _break_silence(self) -> None:
+        """Withdraw the request, take what was under way, and help the consumer."""
+        # However slow it is, this is answered, or the connection is lost.
+        await self._connection.deafen_box(self._token)
+        if not self.over:
+            self._finish()
+        # The look at the consumer that this begins with also has the server count again, and drop the request.
+        await mend(self._connection, self._stream, self.place)
 
     def abandon(self, arrived: Callable[[Parcel], bool]) -> None:
         """Hand what has come, and what is still to come, to somebody else."""
@@ -120,6 +139,7 @@ class Pull:
             arrived(parcel)
 
     def _heard(self, message: Message) -> None:
+        self._stirred = trio.current_time()
         status = message.status
         if status >= 400 and not message.payload:
             self.status = status
@@ -127,7 +147,7 @@ class Pull:
             return
         if 100 <= status < 200:
             return
-        parcel = unpacked(self.queue, self.place, message, self._now())
+        parcel = unpacked(self.queue, self.place, message, self._connection.server, self._now())
         if parcel is None:
             return
         if self._arrived is None or not self._arrived(parcel):

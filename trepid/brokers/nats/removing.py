@@ -45,6 +45,8 @@ class Remover:
             doomed: list[Parcel] = []
             lost: list[Parcel] = []
             for parcel in parcels:
+                if office.holds(parcel):
+                    continue
                 if parcel.letter.waits:
                     # Whether it is purged, too, is decided by those who look at what is not due.
                     connection.say(parcel.message.reply, not_before(parcel.letter.due - now))

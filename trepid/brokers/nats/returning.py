@@ -1,4 +1,8 @@
-"""Returning: what was handed to a session and came to nobody goes back at once."""
+"""Returning: what was handed to a session and came to nobody goes back at once.
+
+But not what a server handed out before it was killed: it may have forgotten that, and handed the same to somebody who
+works on it now.  If it has not, it takes the message back by itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,9 @@ class Returns:
         self._closing = False
 
     def add(self, parcel: Parcel) -> None:
-        """A parcel has come to nobody."""
+        """A parcel has come to nobody; but if somebody here holds it already, it stays there."""
+        if self._office.holds(parcel):
+            return
         self._parcels.append(parcel)
         if not self._closing and len(self._parcels) == 1:
             self._office.nursery.start_soon(self._give_back, name="give back messages of nobody")
@@ -39,7 +45,9 @@ class Returns:
         with trio.move_on_after(2 * self._office.topology.ack_wait):
             while True:
                 try:
-                    await self._office.mover.carry_out([put_down(parcel, now) for parcel in parcels])
+                    server = (await self._office.jetstream.connection()).server
+                    known = [parcel for parcel in parcels if parcel.server == server]
+                    await self._office.mover.carry_out([put_down(parcel, now) for parcel in known])
                 except BrokerLostError:
                     await trio.sleep(_AGAIN)
                     continue
@@ -57,7 +65,7 @@ class Returns:
         try:
             await connection.deafen()
             for parcel in self._parcels:
-                if parcel.ours:
+                if parcel.ours and parcel.server == connection.server:
                     copy = self._office.mover.question(put_down(parcel, self._office.clock.now()))
                     connection.say(copy.subject, copy.payload, raw=copy.raw)
             await connection.round_trip()

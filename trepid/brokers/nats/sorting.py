@@ -97,6 +97,8 @@ class Sorter:
         connection = await office.jetstream.connection()
         # In the order in which they became due: the copies stand in the order in which they are stored.
         for parcel in sorted(parcels, key=lambda parcel: (parcel.letter.due, parcel.stamp)):
+            if parcel.server != connection.server or office.holds(parcel):
+                continue
             life, move, wait = sort(parcel, now)
             if life is not None:
                 ready.append((parcel, life))

@@ -58,13 +58,13 @@ _RECORDS: Final = (
 )
 
 _WAITING: Final = (
-    # What waits before a gate is apart, so that nobody else has to pass it by.
+    # What waits before a gate is apart, so that nobody else has to pass it by; whoever has none is known by one look.
     "CREATE INDEX messages_waiting ON @.messages (queue, priority, due, seq) WHERE state < 2 AND gate IS NULL",
     """CREATE INDEX messages_gated ON @.messages (queue, gate, priority DESC, due, seq)
-    WHERE state < 2 AND gate IS NOT NULL""",
-    "CREATE INDEX messages_gated_due ON @.messages (queue, due) WHERE state < 2 AND gate IS NOT NULL",
+    WHERE gate IS NOT NULL AND state < 2""",
+    "CREATE INDEX messages_gated_due ON @.messages (queue, due) WHERE gate IS NOT NULL AND state < 2",
     # Only what is leased has an owner.  No other index begins with the gate, so there is none to be taken by mistake.
-    "CREATE INDEX messages_inside ON @.messages (gate, until) WHERE owner IS NOT NULL AND gate IS NOT NULL",
+    "CREATE INDEX messages_inside ON @.messages (gate, until) WHERE gate IS NOT NULL AND owner IS NOT NULL",
 )
 
 _LIMITS: Final = (

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from trepid.brokers.leasebook import Lease, LeaseBook
 from trepid.brokers.rabbitmq import moving, passport
+from trepid.brokers.rabbitmq.building import NOT_FOUND
 from trepid.brokers.rabbitmq.clock import CLOCK
-from trepid.brokers.rabbitmq.lines import NOT_FOUND, Lines
+from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.moving import Move
 from trepid.brokers.rabbitmq.stock import Item
 from trepid.brokers.rabbitmq.tap import Tap
@@ -258,7 +259,7 @@ class Depot:
         return Move(item, item.passport, READY, 0.0, self._tried)
 
     async def _move(self, lines: Lines) -> None:
-        await lines.ways(delay for move in list(self._moves) for delay in move.delays)
+        await lines.builder.ways(delay for move in list(self._moves) for delay in move.delays)
         await lines.publisher.room()
         moves, self._moves = self._moves, []
         through = trio.Event()

@@ -10,9 +10,10 @@ import trio
 from pamqp import commands
 
 from trepid.brokers.rabbitmq import moving, passport
+from trepid.brokers.rabbitmq.building import NOT_FOUND
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
-from trepid.brokers.rabbitmq.lines import NOT_FOUND, Lines
+from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.passport import Passport
 from trepid.brokers.rabbitmq.topology import LEVELS
 from trepid.errors import BrokerLostError, QueueBusyError, UnknownQueueError, UnsupportedError

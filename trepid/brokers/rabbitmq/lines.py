@@ -6,25 +6,28 @@ must still get through.  They live and die together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeVar, final
+from typing import Final, TypeVar, final
 
 import trio
-from pamqp import base, commands
+from pamqp import commands
 
 from trepid.brokers.rabbitmq import topology
 from trepid.brokers.rabbitmq.address import Address
+from trepid.brokers.rabbitmq.building import Builder, queue_called
 from trepid.brokers.rabbitmq.registry import Entry, Registry
-from trepid.brokers.rabbitmq.topology import LEVELS, Names
+from trepid.brokers.rabbitmq.topology import Names
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.amqp import Amqp, Channel, ChannelClosedError, open_amqp
 from trepid.wire.household import open_household
 
-NOT_FOUND: Final = 404
 _REFUSED: Final = 403
-_REGISTRY_WITHIN: Final = 1.0
+_REGISTRY_WITHIN: Final = 3.0
+_LISTED_WITHIN: Final = 10.0
 _CONFIRMED_WITHIN: Final = 5.0
+YOUNG: Final = 1.5
+"""Seconds after which a server has surely written down what it was the first to make: it does so twice a second."""
 T = TypeVar("T")
 
 
@@ -34,6 +37,7 @@ class Lines:
 
     Attributes:
       known: queues that were seen to exist; one may have been deleted since.
+      builder: makes what is needed.
     """
 
     def __init__(self, publisher: Amqp, consumer: Amqp, out: Channel, registry: Registry, names: Names) -> None:
@@ -43,8 +47,7 @@ class Lines:
         self.registry = registry
         self.names = names
         self.known: set[str] = set()
-        self._built: set[tuple[str, ...]] = set()
-        self._building = trio.Lock()
+        self.builder = Builder(consumer.name, names, self.apart)
         self._lost = trio.Event()
         self._error: BrokerLostError | None = None
         out.lost = self._out_lost
@@ -113,16 +116,9 @@ class Lines:
 
     async def exists(self, queue: str) -> bool:
         """Ask whether a queue was declared."""
-        passive = [commands.Queue.Declare(queue=name, passive=True) for name in self.names.all(queue)]
-        try:
-            await self.apart(lambda channel: _all(channel, passive))
-        except ChannelClosedError as exc:
-            self.known.discard(queue)
-            if exc.code != NOT_FOUND:
-                raise BrokerLostError(f"{self.consumer.name}: {exc}") from None
-            return False
-        self.known.add(queue)
-        return True
+        there = await self.builder.exist(queue)
+        (self.known.add if there else self.known.discard)(queue)
+        return there
 
     async def existing(self, queues: Iterable[str]) -> set[str]:
         """Return which queues exist; those that are known are not asked for again."""
@@ -132,106 +128,37 @@ class Lines:
                 found.add(queue)
         return found  # noqa: ASYNC910 - whoever asks publishes or leases next
 
-    # ------------------------------------------------------------------------------------------ making things
-
-    async def found(self) -> None:
-        """Make what all queues share exist; that the server agrees proves that it has quorum queues.
+    async def listed(self) -> list[str]:
+        """Return the names of queues that were declared, as far as the registry has them; some may be gone.
 
         Raises:
-          BrokerRefusedError: if it has none, or does not let us.
+          BrokerLostError: if the registry cannot be read.
         """
-        await self._build(("due",), self._floor())
-
-    async def affirm(self, queue: str) -> None:
-        """Declare a queue that exists once more: the server compares what it is made of.
-
-        Raises:
-          BrokerRefusedError: if it is not made as we make it, such as of queues that are no quorum queues.
-        """
-        await self._make(self._parts(queue))
-
-    def _parts(self, queue: str) -> list[base.Frame]:
-        return [_queue(name, topology.ordinary()) for name in self.names.all(queue)]
+        with trio.move_on_after(_LISTED_WITHIN):
+            await self.registry.up_to_now()
+            return sorted(self.registry.queues)
+        raise BrokerLostError(f"{self.consumer.name}: its stream {self.names.registry} cannot be read")
 
     async def declare(self, queue: str) -> None:
         """Make a queue exist."""
-        names = self.names
-        await self.found()
+        await self.builder.found()
         # First the name, then the queue: whoever is interrupted leaves a name to ask for, not a queue without one.
-        await self.registry.write(Entry(declared=(queue,)))
-        methods = self._parts(queue)
-        methods += [
-            commands.Queue.Bind(
-                queue=names.ready(queue, level), exchange=names.due, routing_key=names.bound_for(queue, level)
-            )
-            for level in LEVELS
-        ]
-        await self._make(methods)
+        await self._list(Entry(declared=(queue,)))
+        await self.builder.declare(queue)
         self.known.add(queue)
         # Once more: whoever waits for such a queue looks now.
-        await self.registry.write(Entry(declared=(queue,)))
+        await self._list(Entry(declared=(queue,)))
 
     async def delete(self, queue: str) -> None:
         """Remove a queue with everything that waits in it."""
         self.known.discard(queue)
-        await self._make([commands.Queue.Delete(queue=name) for name in self.names.all(queue)])
-        await self.registry.write(Entry(deleted=(queue,)))
+        await self.builder.delete(queue)
+        await self._list(Entry(deleted=(queue,)))
 
-    async def ways(self, delays: Iterable[float]) -> None:
-        """Make the steps of the ladder exist that some delays take; no checkpoint if they do."""
-        for delay in delays:
-            way = topology.steps(delay)
-            for before, step in zip((None, *way), way, strict=False):
-                await self._build(("step", str(step)), self._step(step))
-                await self._build(("way", str(before), str(step)), self._joint(before, step))
-
-    def _floor(self) -> list[base.Frame]:
-        names = self.names
-        return [
-            _exchange(names.stray, "fanout"),
-            _queue(names.stray, topology.straying()),
-            commands.Queue.Bind(queue=names.stray, exchange=names.stray),
-            _exchange(names.due, "topic", **{"alternate-exchange": names.stray}),
-            _exchange(names.enter, "topic"),
-        ]
-
-    def _step(self, step: int) -> list[base.Frame]:
-        names = self.names
-        return [
-            _exchange(names.after(step), "topic"),
-            commands.Exchange.Bind(destination=names.due, source=names.after(step), routing_key=f"#.+{step}.=.#"),
-            _queue(names.wait(step), topology.stepping(names, step)),
-        ]
-
-    def _joint(self, before: int | None, step: int) -> list[base.Frame]:
-        names = self.names
-        source, key = (names.enter, f"+{step}.#") if before is None else (names.after(before), f"#.+{before}.+{step}.#")
-        return [commands.Queue.Bind(queue=names.wait(step), exchange=source, routing_key=key)]
-
-    async def _build(self, what: tuple[str, ...], methods: Sequence[base.Frame]) -> None:
-        if what not in self._built:
-            await self._make(methods)
-            self._built.add(what)
-
-    async def _make(self, methods: Sequence[base.Frame]) -> None:
-        try:
-            await self.apart(lambda channel: _all(channel, methods))
-        except ChannelClosedError as exc:
-            raise BrokerRefusedError(self.consumer.name, f"the queues of Trepid cannot be made: {exc}") from None
-
-
-async def _all(channel: Channel, methods: Sequence[base.Frame]) -> list[Any]:
-    """Send methods at once, and return their answers."""
-    replies = [channel.ask(method) for method in methods]
-    return [await reply.wait() for reply in replies]
-
-
-def _queue(name: str, arguments: Any) -> commands.Queue.Declare:
-    return commands.Queue.Declare(queue=name, durable=True, arguments=dict(arguments))
-
-
-def _exchange(name: str, kind: str, **arguments: Any) -> commands.Exchange.Declare:
-    return commands.Exchange.Declare(exchange=name, exchange_type=kind, durable=True, arguments=arguments)
+    async def _list(self, entry: Entry) -> None:
+        # A queue without a name in the registry works; nobody shall wait for ever for a stream that was lost.
+        with trio.move_on_after(_LISTED_WITHIN):
+            await self.registry.write(entry)
 
 
 @asynccontextmanager
@@ -256,16 +183,26 @@ async def open_lines(address: Address, news: Callable[[], None]) -> AsyncGenerat
         household.start_soon(lines.watch, publisher, name=f"watch the publishing connection to {publisher.name}")
         household.start_soon(lines.watch, consumer, name=f"watch the consuming connection to {consumer.name}")
         household.start_soon(lines.watch_confirmations, name=f"confirmations of {publisher.name}")
-        # A server that was killed takes seconds to find its streams again; nobody needs to wait for that.
-        with trio.move_on_after(_REGISTRY_WITHIN), suppress(ChannelClosedError):
-            await lines.apart(lambda channel: channel.call(_registry(address.names)))
-        await lines.found()
+        with trio.move_on_after(_REGISTRY_WITHIN):
+            await _begin_registry(lines)
+        await lines.builder.found()
         household.start_soon(_follow, lines, name=f"registry of {consumer.name}")
         yield lines
 
 
+async def _begin_registry(lines: Lines) -> None:
+    """Make the registry, if there never was one; one that is not back yet after a crash is followed when it is."""
+    if await lines.builder.there(lines.names.registry):
+        return
+    with suppress(ChannelClosedError):
+        await lines.apart(lambda channel: channel.call(_registry(lines.names)))
+        # What keeps all streams of a server begins with its first one, and a server that is killed before that is
+        # written down forgets this stream for good.  No message depends on it, but no decoy helps it either.
+        await trio.sleep(YOUNG)
+
+
 def _registry(names: Names) -> commands.Queue.Declare:
-    return _queue(names.registry, topology.recording())
+    return queue_called(names.registry, topology.recording())
 
 
 async def _follow(lines: Lines) -> None:

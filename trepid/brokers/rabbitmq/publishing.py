@@ -32,7 +32,7 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
             Published(Publishing.NO_QUEUE if each.queue in missing else Publishing.NOT_STORED, each.id)
             for each in batch
         ]
-    await lines.ways(_delays(batch))
+    await lines.builder.ways(_delays(batch))
     await lines.publisher.room()
     answer: Reply[Batch] = Reply()
 

@@ -105,13 +105,12 @@ class RabbitMQSession(Session):
     async def declare(self, queues: Sequence[str]) -> None:
         lines = await self._lines()
         for queue in dict.fromkeys(queues):
-            await (lines.affirm(queue) if await lines.exists(queue) else lines.declare(queue))
+            await (lines.builder.declare(queue) if await lines.exists(queue) else lines.declare(queue))
 
     @override
     async def queues(self) -> list[str]:
         lines = await self._lines()
-        await lines.registry.up_to_now()
-        return [queue for queue in sorted(lines.registry.queues) if await lines.exists(queue)]
+        return [queue for queue in await lines.listed() if await lines.exists(queue)]
 
     @override
     async def delete(self, queue: str) -> None:
@@ -190,16 +189,15 @@ class RabbitMQSession(Session):
         """Bring into stock what can be leased now."""
         for tap in taps:
             tap.asked = trio.current_time()
-        missing = limit - self._depot.ready(taps)
         turns = list(taps)
-        while turns and missing > 0:
+        # Not everything that comes can be leased: some has expired, or is a crash of somebody else.
+        while turns and (missing := limit - self._depot.ready(taps)) > 0:
             share = -(-missing // len(turns))
             left: list[Tap] = []
             for tap in turns:
-                most = min(share, missing)
+                most = min(share, limit - self._depot.ready(taps))
                 if (over or not tap.listening) and most > 0:
                     came = await tap.fetch(most if over else min(most, _GULP))
-                    missing -= came
                     if over and came == most:
                         left.append(tap)  # it may have more
                     elif not over and came == _GULP and not tap.wary:

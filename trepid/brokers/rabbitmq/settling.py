@@ -44,7 +44,7 @@ async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: 
     left = list(range(len(batch)))
     while left:
         delays = [delay for index in left if (delay := _delay(batch[index].verdict)) is not None]
-        await lines.ways([*delays, *(each.delay or 0.0 for each in then)])
+        await lines.builder.ways([*delays, *(each.delay or 0.0 for each in then)])
         if then or not all(type(batch[index].verdict) is Done for index in left):
             await lines.publisher.room()  # an acknowledgement goes the other way, and needs none
         left, applied, answer = _start(depot, lines, batch, then, left, replies=replies)

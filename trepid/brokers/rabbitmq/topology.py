@@ -31,6 +31,7 @@ _NEVER: Final = 1_000_000
 """How often the server may take a message back before it drops it; the budgets are ours, and far smaller."""
 
 _STRAY_TTL: Final = 86_400_000
+_DECOY_EXPIRES: Final = 60_000
 
 
 def level_of(priority: int) -> str:
@@ -65,6 +66,10 @@ class Names:
         """Return every queue of the server that a queue of Trepid is made of."""
         return (*(self.ready(queue, level) for level in LEVELS), self.dead(queue))
 
+    def seal(self, queue: str) -> str:
+        """Return the exchange that shows that a queue of Trepid is complete; nothing is published to it."""
+        return f"{self.prefix}:{queue}"
+
     def wait(self, step: int) -> str:
         """Return the queue of a step of the ladder."""
         return f"{self.prefix}::wait:{step}"
@@ -92,6 +97,15 @@ class Names:
     def registry(self) -> str:
         """The stream in which declared queues are written down."""
         return f"{self.prefix}::registry"
+
+    def decoy(self, mark: str) -> str:
+        """Return the name of a queue that is made for the sake of those before it, and removed at once."""
+        return f"{self.prefix}::decoy:{mark}"
+
+    @property
+    def mending(self) -> str:
+        """The queue that is there, exclusively, while a session removes what was never completed."""
+        return f"{self.prefix}::mending"
 
     def home(self, queue: str, level: str) -> Target:
         """Return where to publish what is due."""
@@ -129,6 +143,11 @@ def stepping(names: Names, step: int) -> Mapping[str, Any]:
 def straying() -> Mapping[str, Any]:
     """Return the arguments of the queue of what has lost its way: it is forgotten after a day."""
     return {"x-queue-type": "quorum", "x-message-ttl": _STRAY_TTL}
+
+
+def decoying() -> Mapping[str, Any]:
+    """Return the arguments of a decoy: should nobody live to remove it, the server does."""
+    return {"x-queue-type": "quorum", "x-expires": _DECOY_EXPIRES}
 
 
 def recording() -> Mapping[str, Any]:

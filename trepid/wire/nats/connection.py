@@ -123,6 +123,11 @@ class NatsConnection:
         return self._link
 
     @property
+    def server(self) -> str:
+        """Which life of which server it leads to: one that is started again gives itself another name."""
+        return str(self.info.get("server_id", ""))
+
+    @property
     def largest(self) -> int:
         """Bytes of headers and payload that a message may have."""
         return int(self.info.get("max_payload", 1 << 20))
@@ -214,6 +219,17 @@ class NatsConnection:
         """
         self.link.send(self.ping())
         await self._pongs[-1].wait()
+
+    async def deafen_box(self, sid: int) -> None:
+        """Let nothing more come into a box that is still open, and read what is under way.
+
+        Raises:
+          BrokerLostError: if the connection is lost meanwhile.
+
+        Cancellation: the box stays, for what is under way.
+        """
+        self._send(protocol.unsubscribed(sid))
+        await self.round_trip()
 
     async def deafen(self) -> None:
         """Let nothing more come into any box, and read what is under way."""

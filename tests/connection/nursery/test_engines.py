@@ -1,0 +1,145 @@
+"""The same stories on engines that are shared by processes: real time, real sockets, and a caller that is killed."""
+
+import math
+import os
+import signal
+import sys
+from functools import partial
+
+import pytest
+import trio
+
+import trepid
+from tests.brokers.places import fresh_url
+from tests.connection.nursery.cast import WORK, Log, counts, failures
+from tests.runtime.stage import working
+
+LEASE = 3.0
+SOON = 20.0
+"""Seconds within which everything happens on a machine that is busy otherwise."""
+
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "redis", "postgres"])
+
+
+@pytest.fixture
+def url(engine, request, tmp_path):
+    return f"sqlite:{tmp_path}/jobs.db" if engine == "sqlite" else fresh_url(engine, request)[1]
+
+
+@pytest.fixture
+async def ends(url):
+    """A connection for the caller, and one for the worker."""
+    async with trepid.open_connection(url) as near, trepid.open_connection(url) as far:
+        await near.declare("default")
+        yield near, far
+
+
+async def test_results_and_maps(ends):
+    near, far = ends
+    with trio.fail_after(60):
+        async with working(trepid.Worker(WORK), far):
+            async with trepid.open_job_nursery(near) as jobs:
+                handles = [jobs.start_soon(WORK.job(n, 0.01)) for n in range(30)]
+                assert [v async for v in jobs.map(WORK, range(5), limit=3)] == [0, 2, 4, 6, 8]
+            assert [await handle.result() for handle in handles] == list(range(0, 60, 2))
+
+
+async def test_a_failure_cancels_what_runs_and_what_waits(ends):
+    near, far = ends
+    log = Log()
+    with trio.fail_after(60):
+        async with working(trepid.Worker(log.actor, tasks_limit=20), far):
+            with pytest.raises(ExceptionGroup) as caught:
+                async with trepid.open_job_nursery(near) as jobs:
+                    urgent = log.actor.job(-1, 0.5).options(priority=trepid.Priority.HIGH)
+                    failed = jobs.start_soon(urgent)
+                    for n in range(1, 200):
+                        jobs.start_soon(log.actor.job(n))
+            assert failures(caught.value) == [failed.id]
+            assert await counts(near) == {"dead": 1, "cancelled": 199}
+    assert log.began.keys() == log.ended.keys()
+
+
+async def test_cancelling_the_block_leaves_nothing(ends):
+    near, far = ends
+    log = Log()
+    with trio.fail_after(60):
+        async with working(trepid.Worker(log.actor, tasks_limit=20), far):
+            with trio.CancelScope() as scope:
+                async with trepid.open_job_nursery(near) as jobs:
+                    for n in range(200):
+                        jobs.start_soon(log.actor.job(n))
+                    while len(log.began) < 20:
+                        await trio.sleep(0.01)
+                    scope.cancel()
+            assert await counts(near) == {"cancelled": 200}
+    assert len(log.ended) == len(log.began)
+
+
+async def test_the_deadline_travels(ends):
+    near, far = ends
+    log = Log()
+    async with working(trepid.Worker(log.actor), far):
+        due = trio.current_time() + 2
+        with pytest.raises(trio.TooSlowError), trio.fail_at(due):
+            async with trepid.open_job_nursery(near) as jobs:
+                jobs.start_soon(log.actor.job(1))
+        assert trio.current_time() < due + SOON
+        assert await counts(near) == {"cancelled": 1}
+    assert due - 1.5 < log.deadlines[1] < due + 0.05
+
+
+async def test_a_job_past_its_deadline_is_cancelled_by_the_worker(ends):
+    near, far = ends
+    log = Log()
+    with trio.fail_after(60), pytest.RaisesGroup(pytest.RaisesExc(trepid.JobCancelledError, match="deadline")):
+        with trio.move_on_after(1) as scope:
+            async with trepid.open_job_nursery(near) as jobs:
+                handle = jobs.start_soon(log.actor.job(1))
+                await handle.status()
+                scope.deadline = math.inf  # what was published keeps the deadline that it was given
+                await trio.sleep(1)
+                async with working(trepid.Worker(log.actor), far):
+                    await trio.sleep_forever()
+    assert log.began == {}
+
+
+async def test_a_caller_that_is_killed_leaves_nothing_after_its_lease(ends, url):
+    near, far = ends
+    log = Log()
+    with trio.fail_after(90):
+        async with working(trepid.Worker(log.actor, tasks_limit=100), far):
+            command = [sys.executable, "-m", "tests.connection.nursery.caller", url, str(LEASE), "50"]
+            async with trio.open_nursery() as nursery:
+                process = await nursery.start(partial(trio.run_process, command, check=False))
+                while len(log.began) < 50:
+                    await trio.sleep(0.05)
+                await trio.sleep(LEASE + 1)
+                assert not log.ended, "as long as it lives, its jobs do"
+                os.kill(process.pid, signal.SIGKILL)
+                killed = trio.current_time()
+            while (await near.stats()).live:
+                await trio.sleep(0.05)
+            passed = trio.current_time() - killed
+            assert await counts(near) == {"cancelled": 50}
+            async for view in near.messages("default", trepid.State.CANCELLED):
+                assert view.reason == "its job nursery is gone"
+    assert LEASE * 0.5 < passed < LEASE + SOON
+
+
+async def test_what_a_killed_caller_left_waiting_is_not_started(ends, url):
+    near, far = ends
+    log = Log()
+    with trio.fail_after(90):
+        command = [sys.executable, "-m", "tests.connection.nursery.caller", url, str(LEASE), "20"]
+        async with trio.open_nursery() as nursery:
+            process = await nursery.start(partial(trio.run_process, command, check=False))
+            while (await near.stats()).ready < 20:
+                await trio.sleep(0.05)
+            os.kill(process.pid, signal.SIGKILL)
+        await trio.sleep(LEASE + 0.5)
+        async with working(trepid.Worker(log.actor), far):
+            while (await near.stats()).live:
+                await trio.sleep(0.05)
+    assert log.began == {}
+    assert await counts(near) == {"cancelled": 20}

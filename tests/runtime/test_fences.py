@@ -1,0 +1,103 @@
+"""Fences: the lease bounds a job, and is none of the deadlines that the job sees."""
+
+import pytest
+import trio
+import trio.testing
+
+import trepid
+from tests.runtime.stage import TroubledBroker, idle, working
+
+
+@pytest.fixture
+def broker():
+    return TroubledBroker()
+
+
+@pytest.fixture
+async def connection(broker):
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        yield connection
+
+
+@pytest.mark.parametrize("lease", [1, 30])
+async def test_a_job_sees_its_timeout_and_not_its_lease(connection, autojump_clock, lease):
+    seen = []
+
+    async def job():
+        for _ in range(3):
+            seen.append(trio.current_effective_deadline())
+            await trio.sleep(25)
+
+    actor = trepid.Actor(job, timeout=600)
+    await connection.enqueue(actor.job())
+    await trepid.Worker(actor, lease=lease, messages_limit=1).run(connection)
+    assert seen == [600, 600, 600]
+
+
+async def test_each_job_stops_at_its_own_fence(broker, connection, autojump_clock):
+    ended = {}
+
+    async def job(n: int):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.setdefault(n, trio.current_time())  # another attempt may follow
+
+    actor = trepid.Actor(job, timeout=3600)
+    broker.trouble.fail["extend"] = trepid.BrokerLostError
+    async with working(trepid.Worker(actor), connection) as running:
+        for n in range(4):
+            await connection.enqueue(actor.job(n))
+            await trio.sleep(5)
+        await trio.sleep(30)
+        running.stop(grace=0)
+    assert ended == {0: 27, 1: 32, 2: 37, 3: 42}
+
+
+async def test_a_lease_that_is_shorter_than_the_others_is_seen_in_time(broker, connection, autojump_clock):
+    # The answer to the lease call comes late, so this fence is earlier than that of the job which was just renewed.
+    ended = []
+
+    async def job(n: int):
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append((n, trio.current_time()))
+
+    actor = trepid.Actor(job, timeout=3600)
+    await connection.enqueue(actor.job(0))
+    async with working(trepid.Worker(actor), connection) as running:
+        await idle()
+        broker.trouble.late["lease"] = 5
+        await trio.sleep(8)
+        await connection.enqueue(actor.job(1))  # leased at 8, known at 13; the other one is renewed at 10
+        await trio.sleep(1)
+        broker.trouble.late.clear()
+        await trio.sleep(1.5)
+        broker.trouble.fail["extend"] = trepid.BrokerLostError
+        await trio.sleep(40)
+        running.stop(grace=0)
+    assert ended[:2] == [(1, 35), (0, 37)]
+
+
+async def test_no_step_is_taken_in_a_process_that_slept_through_its_leases(broker, connection, mock_clock):
+    # As after SIGSTOP: everything is due at once, and the job's own alarm is the earlier one.
+    stepped = []
+
+    async def job(n: int):
+        await trio.sleep(10)
+        stepped.append(n)
+
+    actor = trepid.Actor(job, timeout=3600)
+    await connection.enqueue_many([actor.job(n) for n in range(100)])
+    broker.trouble.hang.add("extend")
+    async with working(trepid.Worker(actor), connection, stop=False) as running:
+        await idle()
+        began = len(running.statistics().running)
+        mock_clock.jump(28)  # the leases go on, so nobody takes the jobs again
+        await idle()
+        report = running.statistics().report
+        running.stop(grace=0)
+        mock_clock.autojump_threshold = 0  # or nothing would end, if something is wrong
+    assert (began, stepped, report) == (100, [], trepid.Report(lost=100))

@@ -1,0 +1,296 @@
+"""Tethers: a job that carries a deadline and a job nursery keeps to both, whoever published it."""
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+import trepid
+from tests.runtime.stage import idle, working
+from trepid.ports.events import WorkerTroubled
+from trepid.ports.records import Drop, Write
+from trepid.rules import scopes
+from trepid.testing import Faults, FaultyBroker, request_lost
+from trepid.values.envelope import tethered
+
+
+@pytest.fixture
+def faults():
+    return Faults()
+
+
+@pytest.fixture
+async def connection(faults):
+    async with trepid.open_connection(FaultyBroker(trepid.MemoryBroker(), faults)) as connection:
+        await connection.declare("default")
+        yield connection
+
+
+@pytest.fixture
+def looks(connection, monkeypatch):
+    """The steps of each call of the records, with their moments."""
+    calls, real = [], type(connection.session).carry
+
+    async def carry(self, operation, call):
+        if operation == "records":
+            calls.append((trio.current_time(), call.args[0]))
+        return await real(self, operation, call)
+
+    monkeypatch.setattr(type(connection.session), "carry", carry)
+    return calls
+
+
+async def put(connection, *jobs, scope=None, within=None):
+    """Publish jobs as a job nursery does: with its name, and a deadline in so many seconds."""
+    until = None if within is None else await connection.session.now() + within
+    publisher = connection.publisher
+    items = [publisher.publication(job) for job in jobs]
+    items = [msgspec.structs.replace(item, payload=tethered(item.payload, scope, until)) for item in items]
+    replies = await publisher.publish(items, wait=False)
+    return [publisher.handle(*each) for each in zip(jobs, items, replies, strict=True)]
+
+
+async def live(connection, scope, seconds):
+    """Give a sign of life."""
+    sign = scopes.sign(await connection.session.now() + seconds)
+    await connection.session.records.carry_out([Write(scopes.key(scope), sign, seconds)])
+
+
+class Log:
+    """An actor that writes down when it runs, until when it may, and when it ends."""
+
+    def __init__(self, **settings):
+        self.seen, self.ended = [], []
+        self.actor = trepid.Actor(self.job, name="log", **{"timeout": 3600, **settings})
+
+    async def job(self, seconds: float = 600) -> str:
+        self.seen.append((trio.current_time(), trio.current_effective_deadline()))
+        try:
+            await trio.sleep(seconds)
+        finally:
+            self.ended.append(trio.current_time())
+        return "done"
+
+
+async def ended(handle):
+    view = await handle.status()
+    return view.state, view.reason, view.attempts
+
+
+# -------------------------------------------------------------------------------------------------------- deadlines
+
+
+async def test_a_running_job_is_stopped_at_its_deadline_and_is_not_tried_again(connection, autojump_clock):
+    log = Log(retries=5)
+    [handle] = await put(connection, log.actor.job(), within=60)
+    async with working(trepid.Worker(log.actor), connection) as running:
+        await handle.wait()
+        assert running.statistics().report == trepid.Report(cancelled=1)
+    [(started, deadline)] = log.seen
+    assert (started, deadline, log.ended) == (0, pytest.approx(60), [deadline])
+    assert await ended(handle) == (trepid.State.CANCELLED, "deadline", 0)
+    with pytest.raises(trepid.JobCancelledError, match="deadline"):
+        await handle.result()
+
+
+async def test_the_deadline_counts_from_the_publish_and_not_from_the_start(connection, autojump_clock):
+    log = Log()
+    [handle] = await put(connection, log.actor.job(), within=60)
+    await trio.sleep(45)
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert log.seen == [(45, pytest.approx(60))]
+    assert trio.current_time() == pytest.approx(60)
+
+
+async def test_a_job_past_its_deadline_is_not_started(connection, autojump_clock):
+    log = Log()
+    [handle] = await put(connection, log.actor.job(), within=60)
+    await trio.sleep(60)
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert log.seen == []
+    assert await ended(handle) == (trepid.State.CANCELLED, "deadline", 0)
+
+
+async def test_a_retry_past_the_deadline_is_not_started(connection, autojump_clock):
+    async def fail():
+        await trio.lowlevel.checkpoint()
+        raise ValueError
+
+    actor = trepid.Actor(fail, retries=5, retry_policy=lambda _: 40)
+    [handle] = await put(connection, actor.job(), within=60)
+    async with working(trepid.Worker(actor), connection):
+        await handle.wait()
+    assert await ended(handle) == (trepid.State.CANCELLED, "deadline", 2)
+    assert trio.current_time() == 80
+
+
+async def test_an_earlier_timeout_is_a_failure(connection, autojump_clock):
+    log = Log(timeout=10)
+    [handle] = await put(connection, log.actor.job(), within=60)
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert log.seen == [(0, 10)]
+    assert await ended(handle) == (trepid.State.DEAD, "failed", 1)
+
+
+async def test_what_returns_in_spite_of_its_deadline_is_done(connection, autojump_clock):
+    async def deaf() -> str:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(70)
+        return "late"
+
+    actor = trepid.Actor(deaf)
+    [handle] = await put(connection, actor.job(), within=60)
+    async with working(trepid.Worker(actor), connection):
+        assert await handle.result() == "late"
+
+
+async def test_what_a_job_raises_at_its_deadline_is_kept(connection, autojump_clock):
+    async def messy():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("half done")
+
+    actor = trepid.Actor(messy)
+    [handle] = await put(connection, actor.job(), within=60)
+    async with working(trepid.Worker(actor), connection):
+        await handle.wait()
+    view = await handle.status()
+    assert (view.state, view.reason, view.error.type) == (trepid.State.CANCELLED, "deadline", "ValueError")
+
+
+# ---------------------------------------------------------------------------------------------------- signs of life
+
+
+async def test_a_job_whose_nursery_is_gone_is_not_started(connection, autojump_clock):
+    log = Log()
+    [handle] = await put(connection, log.actor.job(), scope="gone")
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert log.seen == []
+    assert await ended(handle) == (trepid.State.CANCELLED, "its job nursery is gone", 0)
+
+
+async def test_a_running_job_is_stopped_when_its_nursery_falls_silent(connection, autojump_clock):
+    log = Log()
+    await live(connection, "s", 30)
+    [handle] = await put(connection, log.actor.job(), scope="s")
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert 30 <= log.ended[0] <= 30.3
+    assert await ended(handle) == (trepid.State.CANCELLED, "its job nursery is gone", 0)
+
+
+async def test_a_nursery_that_goes_on_living_is_looked_at_once_per_sign(connection, autojump_clock, looks):
+    log = Log()
+
+    async def keep():
+        while True:
+            await live(connection, "s", 30)
+            await trio.sleep(10)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep)
+        await idle()
+        [handle] = await put(connection, log.actor.job(), scope="s")
+        async with working(trepid.Worker(log.actor), connection):
+            assert await handle.result() == "done"
+        nursery.cancel_scope.cancel()
+    reads = [when for when, steps in looks if not isinstance(steps[0], Write)]
+    assert 20 <= len(reads) <= 35, "in ten minutes"
+
+
+async def test_a_thousand_jobs_of_one_nursery_cost_one_look(connection, autojump_clock, looks):
+    log = Log()
+    await live(connection, "s", 30)
+    looks.clear()
+    handles = await put(connection, *[log.actor.job(1)] * 1000, scope="s")
+    async with working(trepid.Worker(log.actor, tasks_limit=300), connection):
+        for handle in handles:
+            await handle.wait()
+    assert len(log.seen) == 1000
+    assert 1 <= len(looks) <= 3, "in four seconds"
+
+
+async def test_jobs_of_many_nurseries_are_looked_at_together(connection, autojump_clock, looks):
+    log = Log()
+    for n in range(0, 700, 2):
+        await live(connection, f"s{n}", 30)
+    looks.clear()
+    handles = []
+    for n in range(700):
+        handles += await put(connection, log.actor.job(1), scope=f"s{n}")
+    async with working(trepid.Worker(log.actor), connection) as running:
+        for handle in handles:
+            await handle.wait()
+        assert running.statistics().report == trepid.Report(succeeded=350, cancelled=350)
+    assert sum(len(steps) for _, steps in looks) == 700
+    assert len(looks) <= 3, "up to five hundred at once"
+
+
+async def test_a_nursery_that_ended_well_leaves_no_stragglers(connection, autojump_clock):
+    log = Log()
+    await live(connection, "s", 30)
+    handles = await put(connection, *[log.actor.job(1)] * 5, scope="s")
+    async with working(trepid.Worker(log.actor, tasks_limit=1), connection):
+        await handles[0].wait()
+        await connection.session.records.carry_out([Drop(scopes.key("s"))])
+        for handle in handles:
+            await handle.wait()
+    assert len(log.seen) <= 3, "what was seen serves for two seconds"
+    assert await ended(handles[-1]) == (trepid.State.CANCELLED, "its job nursery is gone", 0)
+
+
+async def test_an_old_sign_of_life_cannot_be_mistaken(connection, autojump_clock):
+    # What is under the key may be of a later version.
+    log = Log()
+    await connection.session.records.carry_out([Write(scopes.key("s"), b"?", 100)])
+    [handle] = await put(connection, log.actor.job(500), scope="s")
+    async with working(trepid.Worker(log.actor), connection):
+        await handle.wait()
+    assert 100 <= log.ended[0] <= 160
+
+
+async def test_with_the_records_in_trouble_jobs_are_given_back_uncounted(connection, faults, autojump_clock):
+    log, told = Log(), []
+    await live(connection, "s", 300)
+    [handle] = await put(connection, log.actor.job(1), scope="s")
+    faults.next("records", request_lost(), times=3)
+    async with working(trepid.Worker(log.actor, observers=[told.append]), connection):
+        assert await handle.result() == "done"
+    view = await handle.status()
+    assert (view.attempts, view.releases, view.crashes) == (1, 3, 0)
+    assert [event.operation for event in told if isinstance(event, WorkerTroubled)] == ["look for job nurseries"] * 3
+
+
+async def test_trouble_with_the_records_stops_no_running_job(connection, faults, autojump_clock):
+    log = Log()
+    await live(connection, "s", 30)
+    [handle] = await put(connection, log.actor.job(100), scope="s")
+    async with working(trepid.Worker(log.actor), connection):
+        await trio.sleep(20)
+        await live(connection, "s", 30)
+        faults.next("records", request_lost(), times=8)
+        await handle.wait()
+    assert 50 <= log.ended[0] <= 50.6
+
+
+async def test_a_worker_that_stops_does_not_wait_for_a_look(connection, autojump_clock):
+    log = Log()
+    [handle] = await put(connection, log.actor.job(), scope="s")
+    real = connection.session.carry
+
+    async def carry(operation, call):
+        if operation == "records":
+            await trio.sleep_forever()
+        return await real(operation, call)
+
+    connection.session.carry = carry
+    with trio.move_on_after(1):
+        await trepid.Worker(log.actor).run(connection)
+    assert trio.current_time() == 1
+    view = await handle.status()
+    assert (view.state, view.releases, view.crashes) == (trepid.State.READY, 1, 0)

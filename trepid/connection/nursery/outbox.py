@@ -1,0 +1,159 @@
+"""The outbox: jobs of a nursery on their way to the broker, published in batches."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+import attrs
+import trio
+from msgspec.structs import replace
+
+from trepid.connection.nursery.child import Child
+from trepid.connection.publishing import Publisher
+from trepid.errors import QueueFullError
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Publishing
+from trepid.values.envelope import tethered
+
+_AT_ONCE: Final = 500
+_FIRST_LOOK: Final = 0.02
+_LONGEST_LOOK: Final = 1.0
+"""Seconds between looks whether a full queue has room."""
+
+
+@attrs.define(eq=False)
+class Outbox:
+    """Children that the broker does not have yet, in order.
+
+    Attributes:
+      room: set whenever fewer children wait here, or none will ever more.
+      size: how many wait here, or are on their way.
+    """
+
+    _publisher: Publisher
+    _scope: str
+    _offset: Callable[[], float]
+    """The broker's time less Trio's."""
+    _arrived: Callable[[Child], None]
+    """Told of children that are, or may be, on the broker."""
+    _dropped: Callable[[Child, str], None]
+    """Told of children that never will be."""
+    _waiting: deque[Child] = attrs.field(init=False, factory=deque)
+    size: int = attrs.field(init=False, default=0)
+    room: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _more: trio.Event = attrs.field(init=False, factory=trio.Event)
+    # Round the publish that is under way.
+    _sending: trio.CancelScope | None = attrs.field(init=False, default=None)
+    _landed: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _batch: int = attrs.field(init=False, default=_AT_ONCE)
+
+    def add(self, child: Child) -> None:
+        """Publish a child soon.  Never waits."""
+        self._waiting.append(child)
+        self.size += 1
+        self._more.set()
+
+    async def run(self) -> None:
+        """Publish what comes, for ever; a task of the nursery.
+
+        A publish that has begun is not cancelled with the nursery, but waited for by :meth:`close`.
+        """
+        pause = _FIRST_LOOK
+        while True:
+            if not self._waiting:
+                self._more = trio.Event()
+                await self._more.wait()
+            # Whoever starts one job is likely to start another; and here the nursery's cancellation is felt.
+            await trio.lowlevel.checkpoint()
+            deadline = trio.current_effective_deadline()
+            if deadline == -inf:
+                continue
+            batch = self._taken(deadline)
+            if await self._publish(batch):
+                pause = _FIRST_LOOK
+            else:
+                await trio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_LOOK)
+
+    def _taken(self, deadline: float) -> list[Child]:
+        """Take the next children out of the box, with what they inherit."""
+        batch: list[Child] = []
+        while self._waiting and len(batch) < self._batch:
+            child = self._waiting.popleft()
+            if child.disowned:
+                self._left(1)
+                self._dropped(child, "cancelled")
+                continue
+            child.taken, child.deadline = True, deadline
+            batch.append(child)
+        return batch
+
+    async def _publish(self, batch: list[Child]) -> bool:
+        """Publish some children; return false if they have to wait for room, and whoever asks again should, too."""
+        if not batch:
+            await trio.lowlevel.checkpoint()
+            return True
+        offset = self._offset()
+        items = [_tethered(child, self._scope, offset) for child in batch]
+        self._landed = trio.Event()
+        answered = False
+        try:
+            with trio.CancelScope(shield=True) as self._sending:
+                replies = await self._publisher.publish(items, wait=False)
+                answered = True
+                for child, reply in zip(batch, replies, strict=True):
+                    child.published(reply.id, existing=reply.outcome is Publishing.EXISTING)
+        except QueueFullError:
+            return self._put_back(batch)  # noqa: ASYNC910 - the broker has said so
+        finally:
+            self._sending = None
+            if batch[0].taken:
+                # Published, or refused, or perhaps published: whatever it is, from now on it is asked for by its id.
+                self._hand_over(batch)
+            self._landed.set()
+        if answered:
+            self._batch = min(2 * self._batch, _AT_ONCE)
+        return True
+
+    def _put_back(self, batch: list[Child]) -> bool:
+        """A queue is full: the same children come again, fewer at once, for a batch fits as a whole or not at all."""
+        for child in batch:
+            child.taken = False
+        self._waiting.extendleft(reversed(batch))
+        smaller = max(1, len(batch) // 2)
+        alone, self._batch = len(batch) == 1, smaller
+        return not alone
+
+    def _hand_over(self, batch: list[Child]) -> None:
+        for child in batch:
+            self._arrived(child)
+            child.over()
+        self._left(len(batch))
+
+    def _left(self, count: int) -> None:
+        self.size -= count
+        self.room.set()
+        self.room = trio.Event()
+
+    async def close(self, patience: float, reason: str) -> None:
+        """Wait for a publish that is under way, for *patience* seconds; drop what is not on its way yet."""
+        if self._sending is not None:
+            self._sending.deadline = trio.current_time() + patience
+            await self._landed.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+        left = list(self._waiting)
+        self._waiting.clear()
+        self._left(len(left))
+        for child in left:
+            self._dropped(child, reason)
+
+
+def _tethered(child: Child, scope: str, offset: float) -> Publication:
+    publication = child.publication
+    assert publication is not None, "it is published once"
+    until = None if child.deadline == inf else child.deadline + offset
+    return replace(publication, payload=tethered(publication.payload, scope, until))
