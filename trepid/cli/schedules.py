@@ -118,10 +118,10 @@ def run(*, name: str, app: str | None, broker: str | None, as_json: bool) -> Non
     router = _router(app)
 
     async def work(connection: Connection) -> dict[str, Any]:
+        known = [view.name for view in await connection.schedules(router)]
         try:
             handle = await connection.run_schedule(name, router)
         except UnknownScheduleError as exc:
-            known = [view.name for view in await connection.schedules(router) if view.schedule is not None]
             raise _unknown(name, known) from exc
         return {"schedule": name, "id": handle.id, "queue": handle.queue, "existing": handle.existing}
 
