@@ -78,8 +78,8 @@ class MemorySession(Session):
 
     async def fire(self, firings: Sequence[Firing]) -> list[Published]:
         await trio.lowlevel.checkpoint()
-        now = self._broker.now()
-        published = [self._broker.ledger.fire(firing, now) for firing in firings]
+        # Each is a step, and in each one time goes first.
+        published = [self._broker.ledger.fire(firing, self._broker.now()) for firing in firings]
         self._broker.tell()
         return published
 
