@@ -89,7 +89,11 @@ def _revive(tx: Transaction, key: int, rows: Sequence[Row], most: int) -> int:
     rows = list(rows)
     if len(rows) > most:
         # Named ones, of which some may stay dead: one by one, so that never too many come.
-        return sum(_revive(tx, key, [row], 1) for row in rows[:most]) if most else 0
+        came = 0
+        for row in rows:
+            if came < most:
+                came += _revive(tx, key, [row], 1)
+        return came
     places = [seq for (seq,) in tx.run(statements.PLACES, (len(rows),)).fetchall()]
     lives = [lifecycle.requeue(row.life, seq, tx.now) for row, seq in zip(rows, places, strict=True)]
     columns = [list(column) for column in zip(*map(dump, lives), strict=True)]
