@@ -192,10 +192,11 @@ async def test_closing_while_the_file_is_locked_is_bounded(path, monkeypatch):
     lock = None
     with trio.fail_after(8):
         try:
-            with trio.move_on_after(0.05):
+            with trio.CancelScope() as scope:
                 async with SQLiteBroker(path).open() as session:
                     await session.declare(["q"])
                     lock = locker(path)
+                    scope.deadline = trio.current_time() + 0.05
                     await put(session, "m")
         finally:
             lock.close()
