@@ -82,14 +82,23 @@ async def who_stands_before_a_gate_holds_up_nobody(world: World) -> None:
 @case("limits")
 async def the_order_is_the_same_with_gates(world: World) -> None:
     """Messages behind open gates and without one mix by priority, then due time, then publishing."""
-    await _limit(world, Limit(QUEUE, "a", concurrency=10))
-    await world.put("1", gate="a")
-    await world.put("2")
-    await world.put("3", gate="b:k")
-    await world.put("4", priority=9, gate="a")
-    await world.put("5", priority=9)
-    await world.put("6", priority=0, gate="a")
-    same("one by one", [(await world.take()).id for _ in range(6)], ["4", "5", "1", "2", "3", "6"])
+    await _limit(world, Limit(QUEUE, "a", concurrency=20))
+
+    async def put_all() -> None:
+        await world.put("1", gate="a")
+        await world.put("2")
+        await world.put("3", gate="b:k")
+        await world.put("4", priority=9, gate="a")
+        await world.put("5", priority=9)
+        await world.put("6", priority=0, gate="a")
+
+    await put_all()
+    taken = [await world.take() for _ in range(6)]
+    same("one by one", _ids(taken), ["4", "5", "1", "2", "3", "6"])
+    for delivery in taken:
+        await world.end(delivery)
+    await put_all()
+    same("all at once", _ids(await world.lease()), ["4", "5", "1", "2", "3", "6"])
 
 
 @case("limits")
