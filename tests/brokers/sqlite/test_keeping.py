@@ -167,6 +167,8 @@ async def test_hot_statements_use_their_indexes(session):
 
     hot = ("CLAIM", "NEXT_DUE", "NEXT_UNTIL", "LAPSED", "OVERDUE", "TOP_LANE", "NEXT_LANE", "DONE", "TAKE", "BY_ID")
     hot += ("BY_UNIQUE", "DEAD", "ENDED", "FORGETTABLE", "ASKED", "COUNT_LEASED", "COUNT_ENDED", "OLDEST", "NAMESAKES")
+    hot += ("FIRST", "MAKE_READY", "GATES", "BEHIND", "UNGATED", "CLAIM_ONE", "NEXT_AWAITED", "LATELY", "STARTS")
+    hot += ("SWEEP_STARTS", "SWEEP_HOLDS", "HOLD", "MARK", "LIVE", "ALL_LIMITS", "ENDED_AMONG", "NEXT_END")
 
     def plans(transaction):
         found = {}

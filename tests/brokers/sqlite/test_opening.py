@@ -17,7 +17,6 @@ from trio.testing import MockClock
 from tests.brokers.sqlite.kit import PRELUDE, our_threads, put, python, take
 from trepid.brokers.sqlite import SQLiteBroker, schema
 from trepid.errors import BrokerFileError, UnsupportedError
-from trepid.ports.records import Claim, Read
 
 NOBODY = 65534
 
@@ -109,16 +108,6 @@ async def test_an_older_file_is_migrated(path, monkeypatch):
     assert connection.execute("PRAGMA user_version").fetchone() == (latest + 2,)
     connection.execute("SELECT * FROM second, third")
     connection.close()
-
-
-async def test_a_file_of_the_first_version_gets_the_table_of_records(path):
-    await create(path, 3)
-    connection = sqlite3.connect(path)
-    connection.executescript("DROP TABLE records; PRAGMA user_version = 1;")
-    connection.close()
-    async with SQLiteBroker(path).open() as session:
-        assert (await session.stats("q")).ready == 3
-        assert await session.records.carry_out([Claim("k", b"1", None), Read("k")]) == [None, b"1"]
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path, monkeypatch):

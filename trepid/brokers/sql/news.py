@@ -13,4 +13,7 @@ ENDED_SOMETHING: Final = 2
 ASKED: Final = 4
 """A leased message was asked to stop."""
 
-ALL_NEWS: Final = WORK | ENDED_SOMETHING | ASKED
+RECORDED: Final = 8
+"""A value of the records has changed."""
+
+ALL_NEWS: Final = WORK | ENDED_SOMETHING | ASKED | RECORDED

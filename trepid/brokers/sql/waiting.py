@@ -7,7 +7,7 @@ from typing import Final, Protocol, final
 
 import trio
 
-from trepid.brokers.sql.news import ALL_NEWS, ASKED, ENDED_SOMETHING, WORK
+from trepid.brokers.sql.news import ALL_NEWS, ASKED, ENDED_SOMETHING, RECORDED, WORK
 
 POLL: Final = 0.1
 """Seconds between looks at the store while somebody waits: the net under the bells."""
@@ -49,7 +49,7 @@ class Waiting:
         self._next_look = 0.0
         self._lot = trio.lowlevel.ParkingLot()
         self._listening: trio.CancelScope | None = None
-        self._counts = {WORK: 0, ENDED_SOMETHING: 0, ASKED: 0}
+        self._counts = {WORK: 0, ENDED_SOMETHING: 0, ASKED: 0, RECORDED: 0}
 
     def count(self, kind: int) -> int:
         """Return a number that grows with each news of one kind."""

@@ -10,6 +10,7 @@ from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.transaction import Transaction
 from trepid.errors import QueueBusyError
 from trepid.rules import lifecycle
+from trepid.rules.gates import QUEUE, Limit
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
 
 _AT_ONCE = 1000
@@ -35,6 +36,9 @@ def delete(tx: Transaction, queue: str) -> None:
         raise QueueBusyError(queue, leased)
     # A million messages are not removed in one transaction, which would keep everybody waiting; the name goes at once.
     tx.run(statements.UNNAME_QUEUE, (key,))
+    # Starts and holds end by themselves; nobody asks for them under this key again.
+    tx.run(statements.DROP_LIMITS, (key,))
+    tx.run(statements.DROP_MARKS, (key,))
     _clear(tx, key, _AT_ONCE)
     tx.forget_queues()
     tx.news |= ENDED_SOMETHING
@@ -54,6 +58,25 @@ def pause(tx: Transaction, queue: str, paused: bool) -> None:  # noqa: FBT001 - 
     tx.run(statements.PAUSE_QUEUE, (paused, tx.queue(queue)))
     tx.forget_queues()
     if not paused:
+        tx.news |= WORK
+
+
+def limit(tx: Transaction, limits: Sequence[Limit]) -> None:
+    """Set limits, each in place of an earlier one."""
+    for each in limits:
+        found = tx.find_queue(each.queue)
+        if found is None:
+            continue
+        key = found[0]
+        if each.void:
+            tx.run(statements.DROP_LIMIT, (key, each.family))
+        else:
+            rest = (each.concurrency, each.count, each.per, each.max_size, each.weight)
+            tx.run(statements.SET_LIMIT, (key, each.family, *rest))
+        tx.run(statements.LIMIT_QUEUE, (key,))
+        if each.family == QUEUE:
+            tx.run(statements.UNBOUND_QUEUE if each.max_size is None else statements.BOUND_QUEUE, (key,))
+        tx.forget_queues()
         tx.news |= WORK
 
 
@@ -110,11 +133,14 @@ def purge(tx: Transaction, queue: str, states: Sequence[State], ids: Sequence[st
 
 
 def _in_state(tx: Transaction, queue: int, state: State, limit: int) -> list[Row]:
-    if state in (READY, SCHEDULED):
-        # A queue that was not looked at for a while says `scheduled` of what is ready by now.
-        found = tx.run(statements.WAITING, (queue, tx.now, state is READY, limit))
-    else:
-        found = tx.run(statements.ENDED, (queue, NUMBERS[state], tx.now, limit))
+    if state not in (READY, SCHEDULED):
+        return [load(each) for each in tx.run(statements.ENDED, (queue, NUMBERS[state], tx.now, limit))]
+    # A queue that was not looked at for a while says `scheduled` of what is ready by now.
+    found = tx.run(statements.WAITING, (queue, tx.now, state is READY, limit)).fetchall()
+    if len(found) < limit and state is READY:
+        found += tx.run(statements.READY_BEHIND, (queue, limit - len(found))).fetchall()
+    if len(found) < limit:
+        found += tx.run(statements.AWAITED, (queue, tx.now, state is READY, limit - len(found))).fetchall()
     return [load(each) for each in found]
 
 
@@ -122,7 +148,8 @@ def reap(tx: Transaction, limit: int) -> int:
     """Carry out what time has decided, everywhere."""
     moved = sum(tx.observe(tx.queue(name)) for name in tx.queue_names())
     tx.run(statements.DROP_DEPARTED, (tx.now,))
-    tx.run(statements.SWEEP_RECORDS, (tx.now, limit))
+    for statement in (statements.SWEEP_RECORDS, statements.SWEEP_STARTS, statements.SWEEP_HOLDS):
+        tx.run(statement, (tx.now, limit))
     return moved + sweep(tx, limit)
 
 

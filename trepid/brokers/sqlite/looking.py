@@ -16,9 +16,9 @@ import attrs
 from trepid.brokers.sql.rows import NUMBERS, Row, load, read_failure, view
 from trepid.brokers.sqlite import statements
 from trepid.errors import UnknownQueueError
-from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats, Ref
+from trepid.ports.messages import MessageView, Page, QueueStats, Ref
 from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, DONE, ENDED, LEASED, READY, SCHEDULED, State
+from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
 
 
 class Reading:
@@ -66,9 +66,10 @@ class Reading:
 
     def view(self, row: Row, queue: str) -> MessageView:
         """Return a message as anybody may see it."""
-        (payload,) = self.run(statements.PAYLOAD, (row.life.seq,)).fetchone()
+        payload, gate = self.run(statements.CONTENT, (row.life.seq,)).fetchone()
         failures = self.run(statements.FAILURES, (row.life.seq,)).fetchall()
-        return view(row, queue, payload, tuple(read_failure(failure) for (failure,) in failures))
+        seen = view(row, queue, payload, tuple(read_failure(failure) for (failure,) in failures))
+        return seen if gate is None else attrs.evolve(seen, gate=gate)
 
 
 def clock(reading: Reading) -> float:
@@ -84,7 +85,7 @@ def version(reading: Reading) -> int:
 
 def queues(reading: Reading) -> list[str]:
     """Return the names of all declared queues, sorted."""
-    return sorted(name for _, name, _ in reading.run(statements.QUEUES) if name is not None)
+    return sorted(name for _, name in reading.run(statements.QUEUE_NAMES) if name is not None)
 
 
 def get(reading: Reading, queue: str, id: str) -> MessageView | None:
@@ -122,49 +123,24 @@ def _stored(reading: Reading, key: int, state: State, most: int, after: int) -> 
     return reading.run(statements.PEEK_ENDED, (key, NUMBERS[state], now, after, most))
 
 
-@attrs.frozen
-class Found:
-    """How a message ended, if it has; and otherwise in how many seconds time alone may end it."""
-
-    ending: Ending | Absent
-    wait: float | None = None
-
-
-def result(reading: Reading, queue: str, id: str) -> Found:
-    """Return how a message ended."""
-    row = reading.message(queue, id)
-    if row is None:
-        return Found(Absent.GONE)
-    life = row.life
-    if life.state not in ENDED:
-        moment = lifecycle.next_change(life)
-        return Found(Absent.PENDING, None if moment is None else moment - reading.now)
-    stored, unreadable = reading.run(statements.RESULT, (life.seq,)).fetchone()
-    failure = reading.run(statements.LAST_FAILURE, (life.seq,)).fetchone()
-    done = life.state is DONE
-    return Found(
-        Ending(
-            life.state,
-            stored if done else None,
-            unreadable if done else None,
-            read_failure(failure[0]) if failure is not None else None,
-            life.reason,
-        )
-    )
-
-
 def held(reading: Reading, owner: str) -> list[Ref]:
     """Return the leases of an owner."""
-    names = {key: name for key, name, _ in reading.run(statements.QUEUES)}
+    names: dict[int, str] = dict(reading.run(statements.QUEUE_NAMES).fetchall())
     rows = [load(found) for found in reading.run(statements.HELD, (owner, reading.now))]
     return [Ref(names[row.queue], row.id, row.life.token) for row in rows]
 
 
 def asked(reading: Reading, owner: str) -> list[tuple[Ref, str]]:
     """Return the leases of an owner that were asked to stop, with the reasons."""
-    names = {key: name for key, name, _ in reading.run(statements.QUEUES)}
+    names: dict[int, str] = dict(reading.run(statements.QUEUE_NAMES).fetchall())
     rows = [load(found) for found in reading.run(statements.ASKED, (owner, reading.now))]
     return [(Ref(names[row.queue], row.id, row.life.token), row.life.cancel or "") for row in rows]
+
+
+def marks(reading: Reading, queue: str) -> dict[str, float]:
+    """Return the last instants that schedules have fired in a queue, by mark."""
+    found = reading.find_queue(queue)
+    return {} if found is None else dict(reading.run(statements.MARKS, (found[0],)).fetchall())
 
 
 def stats(reading: Reading, queue: str) -> QueueStats:
@@ -173,6 +149,9 @@ def stats(reading: Reading, queue: str) -> QueueStats:
     lapsed = reading.lapsed(key)
     counts = dict.fromkeys(State, 0)
     waiting, due = run(statements.COUNT_WAITING, (now, key)).fetchone()
+    (behind,) = run(statements.COUNT_READY_BEHIND, (key,)).fetchone()
+    awaited, awaited_due = run(statements.COUNT_AWAITED, (now, key)).fetchone()
+    waiting, due = waiting + behind + awaited, due + behind + awaited_due
     (overdue,) = run(statements.COUNT_OVERDUE, (key, now)).fetchone()
     counts[SCHEDULED], counts[READY], counts[DEAD] = waiting - due, due - overdue, overdue
     (counts[LEASED],) = run(statements.COUNT_LEASED, (key, now)).fetchone()
@@ -183,10 +162,7 @@ def stats(reading: Reading, queue: str) -> QueueStats:
     for row in lapsed:
         counts[row.life.state] += 1
     firsts = [row.life.due for row in lapsed if row.life.state is READY]
-    (lane,) = run(statements.TOP_LANE, (key,)).fetchone()
-    while lane is not None:
-        firsts += [first for (first,) in run(statements.OLDEST, (key, lane, now, now))]
-        (lane,) = run(statements.NEXT_LANE, (key, lane)).fetchone()
+    firsts += _first_dues(reading, key, overdue)
     oldest = min(firsts, default=None)
     return QueueStats(
         queue,
@@ -194,3 +170,19 @@ def stats(reading: Reading, queue: str) -> QueueStats:
         paused=paused,
         oldest_ready=None if oldest is None else max(0.0, now - oldest),
     )
+
+
+def _first_dues(reading: Reading, key: int, overdue: int) -> list[float]:
+    """Return some of the moments since when messages of a queue have been ready, the earliest among them."""
+    run, now = reading.run, reading.now
+    firsts: list[float | None] = []
+    (lane,) = run(statements.TOP_LANE, (key,)).fetchone()
+    while lane is not None:
+        firsts += run(statements.OLDEST, (key, lane, now, now)).fetchone() or ()
+        (lane,) = run(statements.NEXT_LANE, (key, lane)).fetchone()
+    if overdue:
+        firsts += run(statements.OLDEST_BEHIND_NOT_OVERDUE, (key, now)).fetchone()
+    else:
+        firsts += run(statements.OLDEST_BEHIND, (key,)).fetchone()
+    firsts += run(statements.OLDEST_AWAITED, (key, now)).fetchone()
+    return [first for first in firsts if first is not None]

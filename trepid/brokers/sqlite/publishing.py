@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,26 +13,39 @@ from trepid.brokers.sqlite import departed, statements
 from trepid.brokers.sqlite.transaction import Transaction
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
+from trepid.rules.gates import QUEUE
 from trepid.rules.life import DONE, READY, State
-from trepid.rules.publishing import Plan, Published, Publishing, PublishToken, plan
+from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, PublishToken, plan
 
-_REFUSALS = (Publishing.NO_QUEUE, Publishing.CONFLICT)
+_SWEPT_AT_LEAST = 16
+_QUEUE = 6
+"""Where a row to be inserted has the key of its queue."""
 
 
-def publish(tx: Transaction, batch: Sequence[Publication]) -> list[Published]:
-    """Store messages, all or none."""
-    if _all_new(tx, batch):
+def publish(tx: Transaction, batch: Sequence[Publication], *, bounded: bool = True) -> list[Published]:
+    """Store messages, all or none; *bounded*, only if their queues have room."""
+    bounds = _bounds(tx, batch) if bounded else {}
+    # Before anything else is asked, as time may also end the holder of a key.
+    for key in bounds:
+        tx.observe(key)
+    all_new = _all_new(tx, batch)
+    if all_new and not bounds:
         _insert(tx, batch)
         return [Published(Publishing.ACCEPTED, item.id) for item in batch]
-    plans = _Planner(tx).plans(batch)
-    if any(planned.outcome in _REFUSALS for planned in plans):
+    plans = [Plan(Publishing.ACCEPTED, item.id) for item in batch] if all_new else _Planner(tx).plans(batch)
+    plans = _measured(tx, batch, plans, bounds)
+    if any(planned.outcome in REFUSALS for planned in plans):
         return [
             Published(Publishing.NOT_STORED if planned.insert else planned.outcome, planned.id) for planned in plans
         ]
+    if all_new:
+        _insert(tx, batch)
+        return [Published(Publishing.ACCEPTED, item.id) for item in batch]
     for item, planned in zip(batch, plans, strict=True):
         if planned.insert:
             _make_room(tx, item, planned)
             _insert(tx, [item])
+            _hold(tx, item)
     return [Published(planned.outcome, planned.id) for planned in plans]
 
 
@@ -54,6 +67,36 @@ def _all_new(tx: Transaction, batch: Sequence[Publication]) -> bool:
         if taken is not None:
             return False
     return not tx.deleted_queues() and not departed.held(tx.run, [item.token for item in batch])
+
+
+def _bounds(tx: Transaction, batch: Sequence[Publication]) -> dict[int, int]:
+    """Return how many messages the queues of a batch take, by key, where they do not take all."""
+    if not (bounded := tx.bounded_queues()):
+        return {}
+    found = {queue[0] for item in batch if (queue := tx.find_queue(item.queue)) is not None}
+    return {key: size for key in found.intersection(bounded) if (size := tx.limits(key)[QUEUE].max_size) is not None}
+
+
+def _measured(
+    tx: Transaction, batch: Sequence[Publication], plans: list[Plan], bounds: Mapping[int, int]
+) -> list[Plan]:
+    """Refuse what is new in a queue that has no room for it."""
+    full: set[str] = set()
+    for name in {item.queue for item in batch}:
+        queue = tx.find_queue(name)
+        if queue is None or queue[0] not in bounds:
+            continue
+        more = sum(
+            planned.insert - planned.withdraw for item, planned in zip(batch, plans, strict=True) if item.queue == name
+        )
+        if more > 0 and tx.run(statements.LIVE, (queue[0],)).fetchone()[0] + more > bounds[queue[0]]:
+            full.add(name)
+    if not full:
+        return plans
+    return [
+        Plan(Publishing.FULL, planned.id) if planned.insert and item.queue in full else planned
+        for item, planned in zip(batch, plans, strict=True)
+    ]
 
 
 def _insert(tx: Transaction, batch: Sequence[Publication]) -> None:
@@ -79,11 +122,15 @@ def _insert(tx: Transaction, batch: Sequence[Publication]) -> None:
                 item.priority,
                 now,
                 None if item.unique is None else item.unique.key,
+                item.gate,
             )
         )
         payloads.append((life.seq, item.payload))
     tx.run_many(statements.INSERT, messages)
     tx.run_many(statements.ADD_PAYLOAD, payloads)
+    for queue in tx.bounded_queues():
+        if count := sum(message[_QUEUE] == queue for message in messages):
+            tx.grow(queue, count)
     tx.news |= WORK
 
 
@@ -97,6 +144,18 @@ def _make_room(tx: Transaction, item: Publication, planned: Plan) -> None:
     earlier = tx.stored(queue, item.id)
     if earlier is not None:
         tx.remove([earlier])
+
+
+def _hold(tx: Transaction, item: Publication) -> None:
+    """Reserve the unique key of a new message for as long as it says, in place of any earlier reservation."""
+    if item.unique is None:
+        return
+    queue, key = tx.queue(item.queue), item.unique.key
+    if item.unique.for_ is None:
+        tx.run(statements.DROP_HOLD, (queue, key))
+    else:
+        tx.run(statements.SET_HOLD, (queue, key, item.id, tx.now + item.unique.for_))
+        tx.run(statements.SWEEP_HOLDS, (tx.now, _SWEPT_AT_LEAST))
 
 
 class _Planner:
@@ -156,4 +215,8 @@ class _Planner:
         if (holder := self._holders.get((queue, key))) is not None:
             return holder
         row = self._tx.aged(self._tx.by_unique(queue, key))
-        return None if row is None or row.life.ended is not None else (row.id, row.life.state)
+        if row is not None and row.life.ended is None:
+            return row.id, row.life.state
+        # Its message has ended, or it would be the holder; and one that was cancelled has given the key up.
+        hold = self._tx.run(statements.HOLD, (queue, key, self._tx.now)).fetchone()
+        return None if hold is None else (hold[0], DONE)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, final
 import trio
 from typing_extensions import override
 
+from trepid.brokers.sql.news import RECORDED
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.transaction import Transaction
 from trepid.ports.records import Claim, Drop, Read, Records, Step, Write
@@ -50,11 +51,13 @@ def _carry_out(tx: Transaction, step: Step) -> bytes | None:
         case Drop(key, only):
             if before is not None and (only is None or only == before):
                 tx.run(statements.DROP_RECORD, (key,))
+                tx.news |= RECORDED
     return before
 
 
 def _keep(tx: Transaction, key: str, value: bytes, ttl: float | None) -> None:
     tx.run(statements.SET_RECORD, (key, value, None if ttl is None else tx.now + ttl))
+    tx.news |= RECORDED
 
 
 @final
@@ -64,15 +67,18 @@ class SQLiteRecords(Records):
     Args:
       write: runs :func:`carry_out` in the session's writing thread.
       read: runs :func:`look_up` in its reading thread, where nothing is to be changed.
+      wait: waits for a value, as :meth:`changed` does.
     """
 
     def __init__(
         self,
         write: Callable[[Sequence[Step]], Awaitable[Replies]],
         read: Callable[[Sequence[Read]], Awaitable[Replies]],
+        wait: Callable[[str, bytes | None, float], Awaitable[bytes | None]],
     ) -> None:
         self._write = write
         self._read = read
+        self._wait = wait
 
     @override
     async def carry_out(self, steps: Sequence[Step]) -> Replies:
@@ -83,3 +89,7 @@ class SQLiteRecords(Records):
         if len(reads) == len(steps):
             return await self._read(reads)
         return await self._write(steps)
+
+    @override
+    async def changed(self, key: str, known: bytes | None, *, wait: float) -> bytes | None:
+        return await self._wait(key, known, wait)

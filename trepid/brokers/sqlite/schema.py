@@ -11,7 +11,7 @@ from trepid.errors import BrokerFileError
 APPLICATION_ID: Final = 0x54726570
 """``Trep``: what `file` and SQLite's tools find in the header of our files."""
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 _RECORDS: Final = (
     # What a broker that lacks results keeps here; it has nothing to do with the messages of this file.
@@ -23,6 +23,58 @@ _RECORDS: Final = (
     "CREATE INDEX records_until ON records (until) WHERE until IS NOT NULL",
 )
 
+_LIMITS: Final = (
+    # What the gates of a family let through, in one queue; see `rules.gates`.
+    """CREATE TABLE limits (
+        queue INTEGER NOT NULL,
+        family TEXT NOT NULL,
+        concurrency INTEGER,
+        count INTEGER,
+        per REAL NOT NULL,
+        max_size INTEGER,
+        weight INTEGER NOT NULL,
+        PRIMARY KEY (queue, family)
+    ) STRICT, WITHOUT ROWID""",
+    # How many messages behind a gate with a rate were leased at one moment, until no rate asks for it any more.
+    """CREATE TABLE starts (
+        queue INTEGER NOT NULL,
+        gate TEXT NOT NULL,
+        at REAL NOT NULL,
+        count INTEGER NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (queue, gate, at)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX starts_until ON starts (until)",
+    # The last instants that schedules have fired.
+    """CREATE TABLE marks (
+        queue INTEGER NOT NULL,
+        mark TEXT NOT NULL,
+        instant REAL NOT NULL,
+        PRIMARY KEY (queue, mark)
+    ) STRICT, WITHOUT ROWID""",
+    # Unique keys that outlive their message.
+    """CREATE TABLE holds (
+        queue INTEGER NOT NULL,
+        unique_key TEXT NOT NULL,
+        id TEXT NOT NULL,
+        until REAL NOT NULL,
+        PRIMARY KEY (queue, unique_key)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX holds_until ON holds (until)",
+)
+
+# Each of these holds only the rows that it is asked about, so that a claim costs the same beside a million others.
+# An index of a table ends with the table's key: equal entries are in the order of `seq`.
+_WAITING: Final = (
+    "CREATE INDEX messages_waiting ON messages (queue, priority, due) WHERE gate IS NULL AND state < 2",
+    # Messages with a gate wait apart, ready ones gate by gate in the order of leasing: however many stand before one
+    # that is shut, they are in nobody's way.  What is due is made ready before a claim, so that this is all it reads.
+    """CREATE INDEX messages_gated ON messages (queue, gate, priority DESC, due)
+        WHERE gate IS NOT NULL AND state = 1""",
+    "CREATE INDEX messages_awaited ON messages (queue, due) WHERE gate IS NOT NULL AND state = 0",
+    "CREATE INDEX messages_inside ON messages (queue, gate, until) WHERE gate IS NOT NULL AND state = 2",
+)
+
 TABLES: Final = (
     # The last place given in the order of publishing, and the latest moment anybody acted on.
     """CREATE TABLE head (
@@ -32,10 +84,14 @@ TABLES: Final = (
     ) STRICT""",
     "INSERT INTO head VALUES (1, 0, 0.0)",
     # A queue without a name was deleted; its messages are removed a few at a time.  Keys are never used again.
+    # `limited` is how many limits it has; `live` counts the messages that have not ended, and is NULL unless there is a
+    # `max_size`.
     """CREATE TABLE queues (
         key INTEGER PRIMARY KEY AUTOINCREMENT,
         name TEXT UNIQUE,
-        paused INTEGER NOT NULL DEFAULT 0
+        paused INTEGER NOT NULL DEFAULT 0,
+        limited INTEGER NOT NULL DEFAULT 0,
+        live INTEGER
     ) STRICT""",
     # The columns from `seq` to `result_ttl` are the fields of a Life; states are numbered as State lists them:
     # 0 scheduled, 1 ready, 2 leased, 3 done, 4 dead, 5 cancelled.  What time has decided need not be written here yet.
@@ -71,13 +127,12 @@ TABLES: Final = (
         enqueued REAL NOT NULL,
         unique_key TEXT,
         result BLOB,
-        unreadable TEXT
+        unreadable TEXT,
+        gate TEXT
     ) STRICT""",
     "CREATE UNIQUE INDEX messages_id ON messages (queue, id)",
     "CREATE UNIQUE INDEX messages_unique ON messages (queue, unique_key) WHERE unique_key IS NOT NULL AND state < 3",
-    # Each of these holds only the rows that it is asked about, so that a claim costs the same beside a million others.
-    # An index of a table ends with the table's key: equal entries are in the order of `seq`.
-    "CREATE INDEX messages_waiting ON messages (queue, priority, due) WHERE state < 2",
+    *_WAITING,
     "CREATE INDEX messages_ttl ON messages (queue, expires) WHERE state < 2 AND expires IS NOT NULL",
     "CREATE INDEX messages_leased ON messages (queue, until) WHERE state = 2",
     "CREATE INDEX messages_asked ON messages (owner) WHERE state = 2 AND cancel IS NOT NULL",
@@ -100,9 +155,20 @@ TABLES: Final = (
         PRIMARY KEY (publisher, page)
     ) STRICT, WITHOUT ROWID""",
     *_RECORDS,
+    *_LIMITS,
 )
 
-MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {1: _RECORDS}
+MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
+    1: _RECORDS,
+    2: (
+        "ALTER TABLE queues ADD COLUMN limited INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE queues ADD COLUMN live INTEGER",
+        "ALTER TABLE messages ADD COLUMN gate TEXT",
+        "DROP INDEX messages_waiting",
+        *_WAITING,
+        *_LIMITS,
+    ),
+}
 """From a version, the statements that make the next one of it."""
 
 

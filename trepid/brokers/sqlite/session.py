@@ -11,18 +11,20 @@ from typing import Any, TypeVar, final
 import trio
 from typing_extensions import TypeVarTuple, override
 
-from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
+from trepid.brokers.sql.news import WORK
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
 from trepid.brokers.sql.waiting import Waiting
-from trepid.brokers.sqlite import guest, keeping, leasing, looking, records, settling
+from trepid.brokers.sqlite import firing, guest, keeping, leasing, looking, records, settling
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Bell, Ringer
 from trepid.brokers.sqlite.engine import Reader, Writer
 from trepid.brokers.sqlite.looking import Reading
+from trepid.brokers.sqlite.passing import Wish
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.records import SQLiteRecords
 from trepid.brokers.sqlite.transaction import Transaction
+from trepid.brokers.sqlite.waits import Waits
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -32,6 +34,7 @@ from trepid.ports.messages import (
     Delivery,
     Ending,
     Extension,
+    Firing,
     MessageView,
     Page,
     Publication,
@@ -39,14 +42,12 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
 R = TypeVar("R")
 Args = TypeVarTuple("Args")
-
-_LONGEST_SLEEP = 1.0
-"""Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
 
 
 @final
@@ -65,10 +66,10 @@ class SQLiteSession(Session):
         self._writer = OwnerThread[Transaction](self._writer_engine, f"trepid writes {name}", tell=self._told)
         self._reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
         self._waiting: Waiting
+        self._waits: Waits
         self._turns = [0]
-        self._records = SQLiteRecords(
-            lambda steps: self._write(records.carry_out, steps), lambda steps: self._read(records.look_up, steps)
-        )
+        self._places: dict[int, str] = {}
+        self._records: SQLiteRecords
         self._capabilities: Capabilities
 
     async def start(self) -> None:
@@ -84,6 +85,12 @@ class SQLiteSession(Session):
             records=True,
         )
         self._waiting = Waiting(self._bell, self._version, await self._version())
+        self._waits = Waits(self._write, self._read, self._waiting)
+        self._records = SQLiteRecords(
+            lambda steps: self._write(records.carry_out, steps),
+            lambda steps: self._read(records.look_up, steps),
+            self._waits.record,
+        )
         self._bell.hang()
 
     async def close(self) -> None:
@@ -200,17 +207,7 @@ class SQLiteSession(Session):
     ) -> list[Delivery]:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        give_up = trio.current_time() + wait
-        wish = leasing.Wish(queues, limit, lease_for, owner, self._turns)
-        while True:
-            seen = self._waiting.count(WORK)
-            # Counted from before it is asked for, so that it never ends later here than there.
-            deadline = trio.current_time() + lease_for
-            claim = await self._write(leasing.lease, wish, deadline)
-            # From here to the return there is no checkpoint: what was leased is handed over.
-            if claim.deliveries or trio.current_time() >= give_up:
-                return claim.deliveries
-            await self._waiting.more(WORK, seen, min(give_up, _alarm(claim.wait)))
+        return await self._waits.lease(Wish(queues, limit, lease_for, owner, self._turns, self._places), wait)
 
     @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
@@ -246,13 +243,11 @@ class SQLiteSession(Session):
 
     @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
-        give_up = trio.current_time() + wait
-        while True:
-            seen = self._waiting.count(ENDED_SOMETHING)
-            found = await self._read(looking.result, queue, id)
-            if found.ending is not Absent.PENDING or trio.current_time() >= give_up:
-                return found.ending
-            await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(found.wait)))
+        return await self._waits.result(queue, id, wait)
+
+    @override
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        return await self._waits.endings(queue, ids, wait)
 
     # ---------------------------------------------------------------------------------------------------- owners
 
@@ -262,13 +257,7 @@ class SQLiteSession(Session):
 
     @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
-        give_up = trio.current_time() + wait
-        while True:
-            seen = self._waiting.count(ASKED)
-            asked = [found for found in await self._read(looking.asked, owner) if found[0] not in known]
-            if asked or trio.current_time() >= give_up:
-                return asked
-            await self._waiting.more(ASKED, seen, give_up)
+        return await self._waits.asked(owner, known, wait)
 
     @override
     async def expire_owner(self, owner: str) -> int:
@@ -278,9 +267,16 @@ class SQLiteSession(Session):
     async def reap(self, *, limit: int = 1000) -> int:
         return await self._write(keeping.reap, limit)
 
+    # ------------------------------------------------------------------------------------------ limits and schedules
 
-def _alarm(wait: float | None) -> float:
-    """Return the moment on Trio's clock to look again, where time may change something after *wait* seconds."""
-    if wait is None:
-        return float("inf")
-    return trio.current_time() + min(max(wait, 0.001), _LONGEST_SLEEP)
+    @override
+    async def limit(self, limits: Sequence[Limit]) -> None:
+        await self._write(keeping.limit, limits)
+
+    @override
+    async def fire(self, firings: Sequence[Firing]) -> list[Published]:
+        return await self._write(firing.fire, firings)
+
+    @override
+    async def marks(self, queue: str) -> dict[str, float]:
+        return await self._read(looking.marks, queue)

@@ -13,7 +13,7 @@ from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import CancelReply, Life, Reply
 from trepid.rules.publishing import PublishToken
-from trepid.rules.verdicts import Done, Verdict
+from trepid.rules.verdicts import Done, Returned, Verdict
 
 
 def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
@@ -32,7 +32,7 @@ def settle(tx: Transaction, batch: Sequence[Settlement], then: Sequence[Publicat
     if gone:
         tx.clear_after(gone)
     if then and replies and replies[0] is Reply.APPLIED:
-        publish(tx, then)
+        publish(tx, then, bounded=False)
     return replies
 
 
@@ -54,6 +54,7 @@ def _done(tx: Transaction, queue: int, settlement: Settlement, verdict: Done, go
         gone[seq] = token
     tx.news |= ENDED_SOMETHING
     tx.gone += 1
+    tx.make_room(queue)
     return True
 
 
@@ -76,6 +77,8 @@ def _keep_what_came_of_it(tx: Transaction, life: Life, verdict: Verdict) -> None
     if isinstance(verdict, Done):
         tx.run(statements.SET_RESULT, (verdict.result, verdict.unreadable, life.seq))
         return
+    if isinstance(verdict, Returned) and verdict.gate is not None:
+        tx.run(statements.SET_GATE, (verdict.gate or None, life.seq))
     failure = lifecycle.failure_of(verdict, life, tx.now)
     if failure is not None:
         tx.add_failure(life.seq, write_failure(failure))

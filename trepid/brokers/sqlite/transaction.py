@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
@@ -11,10 +11,12 @@ from trepid.brokers.sql.rows import Row, dump, load
 from trepid.brokers.sqlite import departed, statements
 from trepid.errors import UnknownQueueError
 from trepid.rules import lifecycle
-from trepid.rules.life import ENDED, LEASED, Life, Token
+from trepid.rules.gates import Limit
+from trepid.rules.life import CANCELLED, ENDED, LEASED, Life, Token
 from trepid.rules.publishing import PublishToken
 
 _LAPSED_AT_ONCE = 10_000
+_NO_LIMITS: Mapping[str, Limit] = {}
 
 
 class Transaction:
@@ -28,7 +30,20 @@ class Transaction:
       gone: how many messages have ended here, for the pace of removing others.
     """
 
-    __slots__ = ("_deleted", "_queues", "connection", "gone", "news", "now", "run", "run_many", "seq")
+    __slots__ = (
+        "_bounded",
+        "_deleted",
+        "_limited",
+        "_limits",
+        "_queues",
+        "connection",
+        "gone",
+        "news",
+        "now",
+        "run",
+        "run_many",
+        "seq",
+    )
 
     def __init__(self, connection: sqlite3.Connection, cursor: sqlite3.Cursor, now: float, seq: int) -> None:
         self.connection = connection
@@ -40,6 +55,9 @@ class Transaction:
         self.gone = 0
         self._queues: dict[str, tuple[int, bool]] | None = None
         self._deleted: list[int] = []
+        self._limited: set[int] = set()
+        self._bounded: set[int] = set()
+        self._limits: dict[int, dict[str, Limit]] = {}
 
     def next_seq(self) -> int:
         """Give a place in the order of publishing."""
@@ -79,13 +97,54 @@ class Transaction:
     def _all_queues(self) -> dict[str, tuple[int, bool]]:
         if self._queues is None:
             found = self.run(statements.QUEUES).fetchall()
-            self._queues = {name: (key, bool(paused)) for key, name, paused in found if name is not None}
-            self._deleted = [key for key, name, _ in found if name is None]
+            self._queues = {name: (key, bool(paused)) for key, name, paused, _, _ in found if name is not None}
+            self._deleted, self._limited, self._bounded, self._limits = [], set(), set(), {}
+            for key, name, _, limited, bounded in found:
+                if name is None:
+                    self._deleted.append(key)
+                elif limited:
+                    self._limited.add(key)
+                    if bounded:
+                        self._bounded.add(key)
         return self._queues
 
     def forget_queues(self) -> None:
-        """Look at the table of queues again: it was changed, or a change of it undone."""
+        """Look at the tables of queues and limits again: they were changed, or a change of them undone."""
         self._queues = None
+
+    # ----------------------------------------------------------------------------------------------------- limits
+
+    def limits(self, queue: int) -> Mapping[str, Limit]:
+        """Return what the gates of a queue let through, by family."""
+        if self._queues is None:
+            self._all_queues()
+        if queue not in self._limited:
+            return _NO_LIMITS
+        found = self._limits.get(queue)
+        if found is None:
+            rows = self.run(statements.ALL_LIMITS, (queue,)).fetchall()
+            # The engine knows a queue by its key; that its name is not in here is of no account.
+            found = self._limits[queue] = {family: Limit("", family, *rest) for family, *rest in rows}
+        return found
+
+    def bounded_queues(self) -> Collection[int]:
+        """Return the keys of queues that take only so many messages."""
+        if self._queues is None:
+            self._all_queues()
+        return self._bounded
+
+    def grow(self, queue: int, by: int) -> None:
+        """Count messages of a queue that have begun to live, or ended, where that is counted at all."""
+        if queue in self.bounded_queues():
+            self.run(statements.ADD_LIVE, (by, queue))
+
+    def make_room(self, queue: int) -> None:
+        """A message of a queue has ended: somebody else may be let in, or through."""
+        if self._queues is None:
+            self._all_queues()
+        if queue in self._limited:
+            self.news |= WORK
+            self.grow(queue, -1)
 
     # --------------------------------------------------------------------------------------------------- messages
 
@@ -133,11 +192,16 @@ class Transaction:
         if new.state in ENDED and old.state not in ENDED:
             self.news |= ENDED_SOMETHING
             self.gone += 1
+            self.make_room(row.queue)
+            if new.state is CANCELLED and row.unique is not None:
+                self.run(statements.RELEASE_HOLD, (row.queue, row.unique, row.id))
             if new.forget is not None and new.forget <= self.now:
                 self.remove([moved], stored=old.seq)
                 return None
         elif new.state is not LEASED:
             self.news |= WORK
+            if old.state in ENDED:
+                self.grow(row.queue, 1)
         self.run(statements.SET_LIFE, (*dump(new), old.seq))
         if new.seq != old.seq:
             self.run(statements.MOVE_PAYLOAD, (new.seq, old.seq))
@@ -159,6 +223,8 @@ class Transaction:
         for row in rows:
             tokens.append(row.token)
             places.append((row.life.seq if stored is None else stored,))
+            if row.life.state not in ENDED:
+                self.grow(row.queue, -1)
         self.run_many(statements.DELETE_MESSAGE, places)
         self._clear(places, tokens)
 
