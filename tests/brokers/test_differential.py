@@ -23,23 +23,37 @@ from trepid.brokers.postgres import PostgreSQLBroker
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.sqlite import SQLiteBroker
 from trepid.errors import QueueBusyError, UnknownQueueError
-from trepid.ports.messages import Publication, Ref, Settlement
+from trepid.ports.messages import Absent, Firing, Publication, Ref, Settlement
+from trepid.rules.gates import Limit
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import REMEMBERED
 from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Withdrawn
 from trepid.values.unique import Unique
 
 QUEUES = ("a", "b")
-IDS = ("m0", "m1", "m2", "m3", "m4")
+IDS = ("m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7")
 OWNERS = ("w1", "w2")
+# A family without a rate, one with a rate, and one that nothing is said of.
+GATES = ("a", "a", "a:x", "r:x", "r:x", "free")
+MARKS = ("nightly", "hourly")
+# A rate is varied and never lifted, and its span never changes: when an engine forgets starts that no rate asks for any
+# more is its own business.
+PER = 4.0
 START = 1_700_000_000.0
 LATE = {Reply.EXPIRED, Reply.SUPERSEDED, Reply.ENDED, Reply.UNKNOWN}
 
 
 class Trace:
-    """A trace of operations, drawn step by step, run against both."""
+    """A trace of operations, drawn step by step, run against both.
+
+    What an engine declares to lack (``limits``, ``holds``, ``firing``) is left out, as if it were not in here at all.
+    """
 
     def __init__(self, draw: random.Random, session, clock, *, repeats: bool) -> None:
+        self.limits = session.capabilities.limits
+        self.holds = session.capabilities.holds
+        self.fires = session.capabilities.firing == "atomic"
+        self.rated = [queue for queue in QUEUES if draw.random() < 0.3]
         self.draw = draw
         self.session = session
         self.clock = clock
@@ -86,6 +100,7 @@ class Trace:
             unique=self.unique(),
             result_ttl=self.maybe(0.0, 2.0, 50.0),
             max_crashes=self.maybe(1, 2, percent=40),
+            gate=self.maybe(*GATES, percent=70) if self.limits else None,
         )
         self.published.append(item)
         return item
@@ -93,10 +108,13 @@ class Trace:
     def unique(self):
         if self.chance(60):
             return None
-        return Unique(self.draw.choice("xy"), self.draw.choice(("existing", "raise", "replace")))
+        for_ = self.maybe(2.0, 10.0, 200.0, percent=40) if self.holds else None
+        return Unique(self.draw.choice("xy"), self.draw.choice(("existing", "raise", "replace")), for_=for_)
 
     def verdict(self):
         error = Failure("ValueError", f"oops {self.draw.random()}")
+        if self.limits and self.chance(15):
+            return Returned(self.maybe(0.0, 2.0), started=False, gate=self.draw.choice(("", *GATES)))
         return self.draw.choice(
             (
                 Done(b"1", 30.0),
@@ -111,6 +129,7 @@ class Trace:
                 Buried(error),
                 Withdrawn(9.0, error),
                 Withdrawn(0.0),
+                Withdrawn(9.0, reason="deadline"),
             )
         )
 
@@ -120,7 +139,8 @@ class Trace:
     # --------------------------------------------------------------------------------------------------- running
 
     async def step(self) -> None:
-        names = [name for name in dir(self) if name.startswith("do_")]
+        lacking = {"do_limit": not self.limits, "do_fire": not self.fires}
+        names = [name for name in dir(self) if name.startswith("do_") and not lacking.get(name)]
         weights = [getattr(self, name).__defaults__[0] for name in names]
         (name,) = self.draw.choices(names, weights)
         self.ledger.advance(self.clock[0])
@@ -146,10 +166,15 @@ class Trace:
         assert await self.session.queues() == sorted(self.ledger.shelves)
         for queue in QUEUES:
             shelf = self.ledger.shelves.get(queue)
+            looks = {id: looking.ending(self.ledger.row(queue, id)) for id in IDS}
+            ended = {id: look for id, look in looks.items() if look is not Absent.PENDING}
+            assert await self.session.endings(queue, IDS) == ended
+            if self.fires:
+                assert await self.session.marks(queue) == ({} if shelf is None else shelf.marks)
             for id in IDS:
                 row = self.ledger.row(queue, id)
                 assert await self.session.get(queue, id) == (None if row is None else looking.view(row))
-                assert await self.session.result(queue, id) == looking.ending(row)
+                assert await self.session.result(queue, id) == looks[id]
             if shelf is None:
                 continue
             assert await self.session.stats(queue) == looking.stats(shelf, now)
@@ -187,6 +212,37 @@ class Trace:
         batch = [self.publication() for _ in range(self.draw.randint(1, 4))]
         await self.both(self.session.publish(batch), lambda: self.ledger.publish(batch, self.clock[0]))
 
+    async def do_limit(self, weight=6):
+        queue = self.draw.choice(QUEUES)
+        concurrency = self.maybe(1, 1, 2, 4, percent=80)
+        match self.draw.choice(("", "a", "a", "r")):
+            case "":
+                count = self.draw.choice((2, 5)) if queue in self.rated else None
+                size = self.maybe(1, 2, 3, 5, percent=50)
+                limit = Limit(queue, "", concurrency, count, PER, size, self.draw.choice((1, 1, 2, 5)))
+            case "a":
+                limit = Limit(queue, "a", concurrency)
+            case _:
+                limit = Limit(queue, "r", concurrency, self.draw.choice((1, 3)), PER)
+        limits = [Limit("nowhere", "a", 1), limit] if self.chance(20) else [limit]
+        await self.both(self.session.limit(limits), lambda: self.ledger.limit(limits))
+
+    async def do_fire(self, weight=4):
+        firings = [self.firing(queue) for queue in self.some((*QUEUES, *QUEUES, "nowhere"))]
+        await self.both(self.session.fire(firings), lambda: [self.fired(each) for each in firings])
+
+    def fired(self, firing):
+        self.ledger.advance(self.clock[0])  # each is a step, and in each one time goes first
+        return self.ledger.fire(firing, self.clock[0])
+
+    def firing(self, queue):
+        mark, instant = self.draw.choice(MARKS), START + 10.0 * self.draw.randint(1, 4 + self.tokens // 10)
+        if self.chance(10):
+            return Firing(queue, mark, self.maybe(instant, percent=50))
+        # Its publish is as good as its instant, but here the ids are few: others may have taken it meanwhile.
+        item = replace(self.publication(), queue=queue, token=(f"{queue} {mark}", int(instant)))
+        return Firing(queue, mark, instant, item, insist=self.chance(50))
+
     async def do_lease(self, weight=16):
         queues = self.draw.choice((["a"], ["b"], ["a", "b"], ["b", "nowhere", "a"]))
         limit, lease_for = self.draw.randint(1, 6), self.draw.choice((1.0, 3.0, 60.0))
@@ -222,7 +278,7 @@ class Trace:
 
     async def do_settle(self, weight=20):
         batch = [Settlement(ref, self.verdict()) for ref in self.some(self.refs[-8:])]
-        then = [self.publication()] if self.chance(20) else []
+        then = [self.publication()] if self.chance(30) else []
 
         def same(ours, theirs):
             return all(_same_reply(*pair) for pair in zip(ours, theirs, strict=True))
@@ -341,7 +397,8 @@ async def run_trace(engine, draw: random.Random, steps: int) -> None:
     with engine(lambda: clock[0]) as broker:
         async with broker.open() as session:
             trace = Trace(draw, session, clock, repeats=draw.random() < 0.8)
-            await trace.do_declare()
+            for _ in range(draw.choice((1, 3))):
+                await trace.do_declare()
             for _ in range(steps):
                 await trace.step()
             await trace.compare()
