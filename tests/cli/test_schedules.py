@@ -4,12 +4,9 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-import trio
 
 import trepid
 from tests.cli.conftest import on_broker
-from trepid.brokers.sqlite.session import SQLiteSession
-from trepid.ports.broker import Session
 
 CLOCKWORK = """
 import trepid
@@ -33,15 +30,8 @@ MOMENT = datetime(2126, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def url(url, place, monkeypatch):
+def url(url, place):
     (place / "clockwork.py").write_text(CLOCKWORK, encoding="utf-8")
-    if SQLiteSession.marks is Session.marks:  # until that engine fires
-
-        async def marks(self, queue):
-            await trio.lowlevel.checkpoint()
-            return {}
-
-        monkeypatch.setattr(SQLiteSession, "marks", marks)
     return url
 
 
