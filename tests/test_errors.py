@@ -19,7 +19,7 @@ EXAMPLES = [
     (errors.PayloadTooLargeError(2_000_000, 1_048_576), "2,000,000 bytes are more than the 1,048,576", ValueError),
     (errors.UniqueConflictError("k", "q", "m"), "unique key 'k' in queue 'q' is held by message 'm'", Exception),
     (errors.QueueBusyError("q", 2), "queue 'q' has 2 leased message(s)", Exception),
-    (errors.QueueFullError("q"), "queue 'q' is full; enqueue with wait=True", Exception),
+    (errors.QueueFullError("q"), "queue 'q' has no room; enqueue fewer at once", Exception),
     (errors.BrokerURLError("x://", "no such engine"), "broker URL 'x://': no such engine", ValueError),
     (errors.BrokerLostError("gone"), "gone", trio.BrokenResourceError),
     (errors.BrokerFullError("disk full"), "disk full", OSError),

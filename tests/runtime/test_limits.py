@@ -185,12 +185,22 @@ class TestBoundedQueues:
     async def test_or_fails_at_once(self, connection, gauge, autojump_clock):
         await connection.declare(trepid.Queue("default", max_size=2))
         actor = trepid.Actor(gauge.work)
-        with pytest.raises(trepid.QueueFullError, match="'default' is full"):
+        with pytest.raises(trepid.QueueFullError, match="'default' has no room"):
             await connection.enqueue_many([actor.job("a") for _ in range(3)], wait=False)
         assert (await connection.stats()).live == 0
         await connection.enqueue_many([actor.job("a"), actor.job("a")], wait=False)
         with pytest.raises(trepid.QueueFullError):
             await connection.enqueue(actor.job("a"), wait=False)
+
+    async def test_what_will_never_fit_is_refused(self, connection, gauge, autojump_clock):
+        await connection.declare(trepid.Queue("default", max_size=2))
+        actor = trepid.Actor(gauge.work)
+        [first] = await connection.enqueue_many([actor.job("a")])
+        async with working(trepid.Worker(actor), connection):
+            with pytest.raises(trepid.QueueFullError, match="fewer at once"):
+                await connection.enqueue_many([actor.job("a") for _ in range(3)])
+            await first.wait()
+        assert (await connection.stats()).live == 0
 
     async def test_the_wait_can_be_cancelled(self, connection, gauge, autojump_clock):
         await connection.declare(trepid.Queue("default", max_size=1))

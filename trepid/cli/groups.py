@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ class Program(Commands):
         except Exception as exc:
             if ctx.meta.get(TRACEBACK) and not (isinstance(exc, Failure) and exc.__cause__ is None):
                 traceback.print_exception(exc.__cause__ if isinstance(exc, Failure) else exc)
+            if isinstance(exc, BrokenPipeError):
+                raise exceptions.Exit(_unread()) from exc
             raise explained(exc) from exc
         except BaseExceptionGroup as group:
             if group.split(KeyboardInterrupt)[0] is not None:
@@ -81,4 +84,18 @@ class Program(Commands):
         except click.Abort:
             say_error("interrupted")
             code = Exit.INTERRUPTED
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = _unread()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unread() -> int:
+    """Whoever read our output has seen enough, as `head` has: there is nothing to complain of, and no more to say.
+
+    Returns the exit code of a program that such a pipe has ended.
+    """
+    # What is still buffered would complain when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13

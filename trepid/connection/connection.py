@@ -161,7 +161,8 @@ class Connection(Schedules):
 
         Raises:
           UnknownQueueError: if one of their queues was never declared.
-          QueueFullError: if one of their queues has no room for all of them, and *wait* is false.
+          QueueFullError: if one of their queues has no room for all of them, and *wait* is false; or never will have,
+            for there are more of them than its ``max_size``.
           UniqueConflictError: if a unique key is held, and its job said ``on_conflict="raise"``.
           BrokerLostError: as :meth:`enqueue` does.
         """

@@ -110,22 +110,29 @@ class Publisher:
         """Store messages, all or none; with *wait*, once their queues have room for them.
 
         Raises:
-          UnknownQueueError, QueueFullError, UniqueConflictError: if they cannot be stored.
+          UnknownQueueError, UniqueConflictError: if they cannot be stored.
+          QueueFullError: if there is no room, and nobody waits; or if there never will be for so many at once.
           BrokerLostError, BrokerBusyError: as :class:`Patience` says.
 
         Cancellation: as that of the port; while a queue is full, nothing is under way.
         """
         what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
         pause = _FIRST_LOOK
+        was_empty = False
         while True:
             replies = await self.patience.publish(what, self.session, partial(self.session.publish, items))
             try:
                 refuse(items, replies)
-            except QueueFullError:
+            except QueueFullError as exc:
                 if not wait:
                     raise
+                full = exc
             else:
                 return replies
+            empty = (await self.patience.repeat("stats", partial(self.session.stats, full.queue))).live == 0
+            if empty and was_empty:
+                raise full  # so many have no room even where nothing is
+            was_empty = empty
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
 

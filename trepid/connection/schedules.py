@@ -14,10 +14,10 @@ from trepid.connection import timetable
 from trepid.connection.handle import JobHandle
 from trepid.connection.patience import Patience
 from trepid.connection.publishing import Publisher
-from trepid.errors import UnknownScheduleError
+from trepid.errors import UnknownQueueError, UnknownScheduleError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Firing
-from trepid.rules.instants import following
+from trepid.rules.instants import following, preceding
 from trepid.values.calendar import At
 from trepid.values.names import checked_name
 from trepid.values.router import Router
@@ -70,12 +70,16 @@ class Schedules:
 
         Raises:
           UnsupportedError: if the engine has no schedules, or cannot keep the overlap policy.
+          UnknownQueueError: if the queue of its job was never declared.
         """
         if not isinstance(schedule, Schedule):
             raise TypeError(f"only schedules can be scheduled, not {schedule!r}; write Schedule(name, when, job)")
         timetable.refuse_schedules(self.session)
         timetable.refuse_overlap(self.session, schedule)
         self.publisher.publication(schedule.job)  # its limits may be unsupported
+        queue = schedule.job.queue.name
+        if queue not in await self._patience.repeat("queues", self.session.queues):
+            raise UnknownQueueError(queue)
 
         async def store() -> None:
             await timetable.store(self.session.records, schedule, await self.session.now())
@@ -174,7 +178,9 @@ async def _views(session: Session, standing: Mapping[str, Schedule]) -> list[Sch
         view = ScheduleView(name, schedule, name in stored, entry.paused)
         if schedule is not None:
             last = marks[schedule.job.queue.name].get(mark)
-            view = attrs.evolve(view, last=last, next=None if entry.paused else _next(schedule, last, now))
+            # A mark may also say where the schedule began.
+            fired = last if last is not None and next(preceding(schedule.when, last), None) == last else None
+            view = attrs.evolve(view, last=fired, next=None if entry.paused else _next(schedule, last, now))
         views.append(view)
     return views
 

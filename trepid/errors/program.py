@@ -119,7 +119,7 @@ class QueueFullError(TrepidError):
     queue: str
 
     def __str__(self) -> str:
-        return f"queue {self.queue!r} is full; enqueue with wait=True, or give it a larger max_size"
+        return f"queue {self.queue!r} has no room; enqueue fewer at once, with wait=True, or give it a larger max_size"
 
 
 @attrs.define(eq=False)

@@ -78,6 +78,8 @@ async def _declare(worker: Worker, session: Session) -> None:
     scheduled = [schedule.job.queue.name for schedule in worker.router.schedules.values()]
     if worker.auto_declare and (names or scheduled):
         await session.declare(list(dict.fromkeys([*names, *scheduled])))
+    for name in sorted(set(scheduled) - set(names)):
+        logger.warning("this worker fires schedules into queue %r, and takes no messages from it", name)
     limits = [queue_limit(queue) for queue in worker.declared() if worker.auto_declare and queue.settled]
     limits += [actor_limit(name, actor) for name in names for actor in worker.router.values()]
     limited = any(not limit.void for limit in limits)

@@ -122,7 +122,9 @@ class JobNursery:
             raise ValueError(f"limit must be 1 or more, not {limit!r}")
         if not isinstance(actor, Actor):
             raise TypeError(f"map() takes an actor, not {actor!r}")
-        jobs = (actor.job(item) for item in iterable)
+        if not isinstance(iterable, Iterable):
+            raise TypeError(f"map() takes an iterable of items, not {iterable!r}; use start() in an async for loop")
+        jobs = (actor.job(_item(item)) for item in iterable)
         return JobResults(jobs, self._hear, self._await, limit, as_completed)
 
     def statistics(self) -> JobNurseryStatistics:
@@ -173,3 +175,9 @@ class JobNursery:
             self._brood.lost(child, REASON)
         else:
             self._outbox.add(child)
+
+
+def _item(item: object) -> object:
+    if isinstance(item, Job):
+        raise TypeError(f"map() takes the arguments of jobs, and {item.name!r} is a job already; use start_soon()")
+    return item
