@@ -361,7 +361,7 @@ def test_a_place_for_single_jobs_refuses_chains():
         (
             {"unique": False},
             NUMBER.job(1).options(unique=trepid.Unique("k")),
-            "unique keys, as follow-up 'number'",
+            "unique keys, as job 'number'",
         ),
         ({"holds": False}, NUMBER.job(1).options(unique=trepid.Unique("k", for_=5)), "unique keys that outlive"),
         ({"ttl": False}, NUMBER.job(1).options(ttl=5), "ttl"),

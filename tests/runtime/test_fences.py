@@ -101,3 +101,41 @@ async def test_no_step_is_taken_in_a_process_that_slept_through_its_leases(broke
         running.stop(grace=0)
         mock_clock.autojump_threshold = 0  # or nothing would end, if something is wrong
     assert (began, stepped, report) == (100, [], trepid.Report(lost=100))
+
+
+async def test_what_a_job_reads_before_it_starts_is_bounded_by_its_lease_as_well(broker, connection, autojump_clock):
+    """Its lease ends while it reads what it has saved; renewed again and lost again, the next attempt stops in time."""
+    spans = []
+
+    async def job(ctx: trepid.Context):
+        if ctx.attempt == 1:
+            raise ValueError
+        began = trio.current_time()
+        try:
+            await trio.sleep(500)
+        finally:
+            spans.append((began, trio.current_time()))
+
+    actor = trepid.Actor(job, retries=3, retry_policy=lambda n: 1)
+    handle = await connection.enqueue(actor.job())
+    records = connection.session.records
+    real = records.carry_out
+
+    async def carry_out(steps):
+        if any(step.key.startswith("state:") for step in steps) and trio.current_time() < 28.6:
+            raise trepid.BrokerLostError("away")
+        return await real(steps)
+
+    records.carry_out = carry_out
+    broker.trouble.fail["extend"] = trepid.BrokerLostError
+    async with working(trepid.Worker(actor, tasks_limit=1), connection, stop=False) as running:
+        await trio.sleep(28.1)
+        del broker.trouble.fail["extend"]
+        await trio.sleep(30)
+        broker.trouble.fail["extend"] = trepid.BrokerLostError
+        await trio.sleep(60)
+        assert (await handle.status()).crashes >= 1, "the lease that ended while it read"
+        assert spans
+        assert all(stopped <= 58.1 + 30 for _, stopped in spans[:1]), "before another worker can have it"
+        del broker.trouble.fail["extend"]
+        running.stop(grace=0)

@@ -510,3 +510,66 @@ async def test_an_engine_that_lacks_it_refuses(autojump_clock, monkeypatch, conn
     if "limits" not in lacks:
         async with working(worker_of(diary), connection):
             await trio.sleep(HOUR)
+
+
+async def test_a_schedule_for_a_queue_that_is_not_there_is_refused(connection, autojump_clock):
+    """It is nearly always a typing mistake, and would be fired into nowhere."""
+    diary = Diary()
+    lost = trepid.Schedule("lost", trepid.Every(60), diary.actor.job().options(queue="nowhere"))
+    with pytest.raises(trepid.UnknownQueueError, match="'nowhere'"):
+        await connection.schedule(lost)
+    assert await connection.schedules() == []
+
+
+async def test_a_worker_says_that_it_does_not_take_what_it_fires(connection, autojump_clock, caplog):
+    diary = Diary()
+    other = trepid.Schedule("other", trepid.Every(60), diary.actor.job().options(queue="elsewhere"))
+    async with working(trepid.Worker(trepid.Router(diary.actor, schedules=[other])), connection):
+        await idle()
+    assert "fires schedules into queue 'elsewhere', and takes no messages from it" in caplog.text
+
+
+async def test_another_time_leaves_no_mark_behind(connection, autojump_clock):
+    diary = Diary()
+    for period in (60, 120, 180):
+        await connection.schedule(trepid.Schedule("s", trepid.Every(period), diary.actor.job()))
+        async with working(trepid.Worker(diary.actor), connection):
+            await trio.sleep(200)
+    assert len(await connection.session.marks("default")) == 1
+    await connection.unschedule("s")
+    assert await connection.session.marks("default") == {}
+
+
+async def test_the_last_instant_is_one_that_was_due(connection, autojump_clock):
+    """The moment at which a worker first saw a schedule is none."""
+    diary = Diary()
+    await trio.sleep(7)
+    router = trepid.Router(diary.actor, schedules=[trepid.Schedule("s", trepid.Every(60), diary.actor.job())])
+    async with working(trepid.Worker(router), connection):
+        await idle()
+        [view] = await connection.schedules(router)
+        assert view.last is None
+        await trio.sleep(60)
+        [view] = await connection.schedules(router)
+        assert view.last is not None
+        assert view.last % 60 == 0
+
+
+async def test_what_the_engine_cannot_store_stops_no_worker(autojump_clock):
+    """Another program has given it to the broker; the worker tells of it, and goes on."""
+
+    async def plain() -> str:
+        await trio.lowlevel.checkpoint()
+        return "done"
+
+    actor, told, broker = trepid.Actor(plain), [], TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        await connection.schedule(trepid.Schedule("s", trepid.Every(60), actor.job()))
+        async with working(trepid.Worker(actor, observers=[told.append]), connection):
+            await idle()
+            broker.trouble.fail["fire"] = UnsupportedError("unique keys", "tin can")
+            await trio.sleep(300)
+            handle = await connection.enqueue(actor.job())
+            assert await handle.result() == "done"
+    assert any(isinstance(event, WorkerTroubled) and "tin can" in event.error for event in told)

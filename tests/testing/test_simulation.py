@@ -145,7 +145,7 @@ def the_last_settlement_is_not_shielded(monkeypatch):
 
 
 def a_job_outlives_its_lease(monkeypatch):
-    monkeypatch.setattr(Fences, "sooner", lambda self, fence: None)
+    monkeypatch.setattr(Fences, "heed", lambda self, run: None)
 
 
 def late_settlements_are_taken(monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import trepid
 from trepid.errors import UnsupportedError
 from trepid.values.calendar import At, Cron, Every
 from trepid.values.job import Job
@@ -116,3 +117,13 @@ def test_without_cronsim_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cronsim", None)
     with pytest.raises(UnsupportedError, match=r"trepid\[cron\]"):
         read(TEXT)
+
+
+def test_a_chain_travels_with_its_schedule():
+    def step(n: int) -> int: ...
+
+    actor = trepid.Actor(step)
+    schedule = Schedule("chain", Every(60), actor.job(1).then(actor.job(trepid.PREVIOUS)))
+    found, _ = read(written(schedule, 5.0))
+    assert [job.name for job in found.job.follow_ups] == ["step"]
+    assert found.job.payload == schedule.job.payload

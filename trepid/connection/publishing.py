@@ -169,9 +169,9 @@ def refuse_chain(job: Job[Any], where: str) -> None:
         )
 
 
-def refuse_unsupported(capabilities: Capabilities, follow_ups: Sequence[Job[Any]]) -> None:
-    """Raise UnsupportedError if the engine could not store one of these follow-ups when its time has come."""
-    for job in follow_ups:
+def refuse_unsupported(capabilities: Capabilities, jobs: Sequence[Job[Any]]) -> None:
+    """Raise UnsupportedError if the engine could not store one of these jobs when its time has come."""
+    for job in jobs:
         wanted = {
             "unique keys": job.unique is None or capabilities.unique,
             "unique keys that outlive their job": job.unique is None or not job.unique.for_ or capabilities.holds,
@@ -181,7 +181,7 @@ def refuse_unsupported(capabilities: Capabilities, follow_ups: Sequence[Job[Any]
         }
         for feature, there in wanted.items():
             if not there:
-                raise UnsupportedError(f"{feature}, as follow-up {job.name!r} wants", capabilities.engine)
+                raise UnsupportedError(f"{feature}, as job {job.name!r} wants", capabilities.engine)
 
 
 def refuse(items: Sequence[Publication], replies: Sequence[Published]) -> None:

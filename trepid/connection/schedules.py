@@ -13,7 +13,7 @@ import attrs
 from trepid.connection import timetable
 from trepid.connection.handle import JobHandle
 from trepid.connection.patience import Patience
-from trepid.connection.publishing import Publisher
+from trepid.connection.publishing import Publisher, refuse_unsupported
 from trepid.errors import UnknownQueueError, UnknownScheduleError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Firing
@@ -69,7 +69,7 @@ class Schedules:
         time is changed, it goes on where it is, so a program may do this whenever it starts.  A pause stays.
 
         Raises:
-          UnsupportedError: if the engine has no schedules, or cannot keep the overlap policy.
+          UnsupportedError: if the engine has no schedules, or cannot keep the overlap policy, or store such a job.
           UnknownQueueError: if the queue of its job was never declared.
         """
         if not isinstance(schedule, Schedule):
@@ -77,12 +77,16 @@ class Schedules:
         timetable.refuse_schedules(self.session)
         timetable.refuse_overlap(self.session, schedule)
         self.publisher.publication(schedule.job)  # its limits may be unsupported
+        refuse_unsupported(self.session.capabilities, [schedule.job, *schedule.job.follow_ups])
         queue = schedule.job.queue.name
         if queue not in await self._patience.repeat("queues", self.session.queues):
             raise UnknownQueueError(queue)
 
         async def store() -> None:
-            await timetable.store(self.session.records, schedule, await self.session.now())
+            old = await timetable.store(self.session.records, schedule, await self.session.now())
+            if old is not None and old.schedule is not None:
+                # It begins anew, under another mark.
+                await self.session.fire([Firing(old.schedule.job.queue.name, old.schedule.mark(old.created), None)])
 
         await self._patience.repeat("schedule", store)
 

@@ -139,7 +139,8 @@ async def change(records: Records, step: Callable[[Index], Mapping[str, Entry] |
         [before] = await records.carry_out(
             [Claim(INDEX, new, None) if value is None else Write(INDEX, new, None, instead_of=value)]
         )
-        if before == value:
+        # A call that an engine repeats by itself finds what it has written.
+        if before in (value, new):
             return index
 
 
@@ -157,10 +158,11 @@ def _stored(value: bytes) -> Stored:
         return Stored(None, complaint=exc)
 
 
-async def store(records: Records, schedule: Schedule, now: float) -> None:
+async def store(records: Records, schedule: Schedule, now: float) -> Stored | None:
     """Store a schedule, in place of an earlier one of its name.
 
-    If its time is the same as before, it goes on where that one is; otherwise it begins now.
+    If its time is the same as before, it goes on where that one is; otherwise it begins now, and the earlier one, whose
+    mark is of no more use, is returned.
     """
     name, record = schedule.name, secrets.token_hex(8)
     _, index = await look(records)
@@ -174,6 +176,7 @@ async def store(records: Records, schedule: Schedule, now: float) -> None:
         return {**index.entries, name: replace(index.entries.get(name, Entry()), record=record)}
 
     await _drop(records, name, await change(records, step))
+    return stored if stored is not None and stored.created != created else None
 
 
 async def remove(records: Records, name: str) -> Stored | None:

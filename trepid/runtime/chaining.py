@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from trepid.connection.publishing import refuse
-from trepid.errors import UnknownQueueError, UnsupportedError
+from trepid.errors import PayloadTooLargeError, UnknownQueueError, UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.messages import Delivery, Publication, Settlement
 from trepid.rules import attempts
@@ -78,8 +78,8 @@ async def settle(session: Session, run: JobRun, verdict: Verdict) -> tuple[Verdi
     if following.queue in await session.queues():
         try:
             [reply] = await session.settle([Settlement(run.ref, verdict)], then=[following])
-        except UnsupportedError as exc:
-            verdict = Failed(Failure("UnsupportedError", f"its follow-up {following.id} cannot be stored: {exc}"))
+        except (UnsupportedError, PayloadTooLargeError) as exc:
+            verdict = Failed(Failure(type(exc).__name__, f"its follow-up {following.id} cannot be stored: {exc}"))
         else:
             return verdict, reply
     else:

@@ -28,9 +28,13 @@ class Fences:
     next: float = inf
     _alarm: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
 
-    def sooner(self, fence: float) -> None:
-        """A job has come whose fence is earlier than all others."""
-        self.next = self._alarm.deadline = fence
+    def heed(self, run: JobRun) -> None:
+        """Let the alarm ring for a job that has come, or that starts now.
+
+        Both, since one whose fence passes before it starts is not looked at again, and its lease may be confirmed yet.
+        """
+        if run.fence < self.next:
+            self.next = self._alarm.deadline = run.fence
 
     async def guard(self) -> None:
         """Stop each job whose lease is not confirmed in time; a task of the worker's helpers."""
@@ -49,7 +53,7 @@ class Fences:
         for run in self._held.values():
             if run.fence > now:
                 upcoming = min(upcoming, run.fence)
-            elif run.started is not None and not run.ended:
+            elif run.scope is not None and not run.ended:
                 run.stop(Cause.LOST, "the lease was not renewed")
         self.next = upcoming
         return trio.lowlevel.Abort.SUCCEEDED

@@ -152,8 +152,12 @@ class Notes:
                 [before] = await _patiently(records, [claim])
                 if before is None or before == data:
                     break
-            self.pending = False
-            await self._exchange(self._slip, lambda: dump(self._note), _ENDLESS)
+            waited, self.pending = self.pending, False
+            try:
+                await self._exchange(self._slip, lambda: dump(self._note), _ENDLESS)
+            except BaseException:
+                self.pending = waited  # progress that rode along is still to be told
+                raise
 
     # ------------------------------------------------------------------------------------------------------- state
 

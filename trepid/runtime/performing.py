@@ -11,7 +11,7 @@ import attrs
 import msgspec
 import trio
 
-from trepid.errors import ArgumentsError, EnvelopeError, IslandLostError, LeaseLostError
+from trepid.errors import ArgumentsError, BrokerFullError, EnvelopeError, IslandLostError, LeaseLostError
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import Delivery, Settlement
 from trepid.rules import attempts
@@ -24,6 +24,7 @@ from trepid.runtime.calls import Calls
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.live_context import LiveContext
 from trepid.runtime.noting import Notes
+from trepid.runtime.own_nursery import with_nursery
 from trepid.runtime.places import Place
 from trepid.runtime.shift import Shift
 from trepid.values.actor import Actor
@@ -40,6 +41,8 @@ _LATE = Returned(reason="lease lost")
 
 _SEEN_AGAIN = 60.0
 """Seconds for which a message that settled itself is kept at least."""
+
+_NO_STATE = Returned(5.0, reason="no saved state", started=False)
 
 _UNSTARTED = Returned(reason="unstarted", started=False)
 
@@ -115,12 +118,9 @@ class Performer:
         """Call the function under the message's cancel scope, and decide what its end means."""
         actor = ready.terms.actor
         run.terms = ready.terms
-        if ready.envelope.scope is not None or ready.envelope.until is not None:
-            refusal = await self._shift.tethers.tie(run, ready.envelope, ready.terms.keep)
-            if refusal is not None:
-                return refusal
-        if actor.parameters.takes_context and _was_leased_before(run.delivery, self._shift.session.capabilities):
-            await self._remember(run, ready)
+        refusal = await self._prepare(run, ready)
+        if refusal is not None:
+            return refusal
         place: Place | None = None
         if actor.run_in in {"thread", "process"}:
             place = await self._calls.place(actor)
@@ -134,6 +134,7 @@ class Performer:
             if run.cause is not None or now >= run.fence or self._shift.stopping:
                 # A function that is called in a cancelled scope does run, up to its first checkpoint.
                 return _verdict_on_unstarted(run, ready.terms)
+            self._shift.fences.heed(run)
             scope = run.start(now, ready.terms.timeout)
             if self._shift.teller.jobs_heard:
                 self._shift.tell_started(run)
@@ -149,6 +150,20 @@ class Performer:
             if place is not None:
                 place.give_back()
         return _verdict_on_end(run, ready.terms, error)
+
+    async def _prepare(self, run: JobRun, ready: Ready) -> Verdict | None:
+        """Learn from the broker what a job must know before it starts; return a verdict if it must not be started."""
+        if ready.envelope.scope is not None or ready.envelope.until is not None:
+            refusal = await self._shift.tethers.tie(run, ready.envelope, ready.terms.keep)
+            if refusal is not None:
+                return refusal
+        takes_context = ready.terms.actor.parameters.takes_context
+        if takes_context and _was_leased_before(run.delivery, self._shift.session.capabilities):
+            try:
+                await self._remember(run, ready)
+            except BrokerFullError:
+                return _NO_STATE
+        return None  # noqa: ASYNC910 - most jobs have nothing to ask, and pay for no checkpoint
 
     async def _remember(self, run: JobRun, ready: Ready) -> None:
         """Read what an earlier attempt has saved: not on the job's time, but stopped by whatever stops the job."""
@@ -200,7 +215,7 @@ class Performer:
 
         if actor.run_in != "trio":
             return await called(None)
-        return await _with_nursery(called)
+        return await with_nursery(called)
 
     def _notes(self, run: JobRun, ready: Ready) -> Notes:
         """Return what a job tells about itself; most jobs tell nothing."""
@@ -230,29 +245,6 @@ def _was_leased_before(delivery: Delivery, capabilities: Capabilities) -> bool:
     """Whether there may have been an attempt before this one."""
     # Where a message that comes back is a copy, its deliveries are counted anew.
     return delivery.token[1] != 1 or not capabilities.keeps_place or delivery.failures + delivery.crashes > 0
-
-
-async def _with_nursery(called: Callable[[trio.Nursery | None], Awaitable[object]]) -> object:
-    """Call with a nursery whose children end first; the call's own exception comes out bare.
-
-    A child's exception cancels the call and comes out in a group, as from any nursery.
-    """
-    own: Exception | None = None
-    value: object = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                value = await called(nursery)
-            except Exception as exc:  # noqa: BLE001 - raised again below, bare
-                own = exc
-                nursery.cancel_scope.cancel(reason="the job raised")
-    except Exception as group:
-        if own is None:
-            raise
-        raise own from group
-    if own is not None:
-        raise own
-    return value
 
 
 def _verdict_on_unstarted(run: JobRun, agreed: Terms) -> Verdict | None:

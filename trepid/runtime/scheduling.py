@@ -15,7 +15,8 @@ import msgspec
 import trio
 
 from trepid.connection import Connection, timetable
-from trepid.errors import QueueFullError, TrepidError, UnknownQueueError
+from trepid.connection.publishing import refuse_unsupported
+from trepid.errors import PayloadTooLargeError, QueueFullError, TrepidError, UnknownQueueError, UnsupportedError
 from trepid.ports.messages import Firing, Publication
 from trepid.rules.firing import decide
 from trepid.rules.publishing import Published, Publishing, fired
@@ -74,6 +75,7 @@ def check_schedules(schedules: Iterable[Schedule], connection: Connection) -> No
         timetable.refuse_schedules(connection.session)
         timetable.refuse_overlap(connection.session, schedule)
         connection.publisher.publication(schedule.job)
+        refuse_unsupported(connection.capabilities, [schedule.job])
 
 
 async def keep_schedules(shift: Shift) -> None:
@@ -225,8 +227,14 @@ class _Roster:
             duty.look = inf
             return False
         firing = Firing(duty.queue, duty.mark, instant, publication, insist)
-        with trio.fail_after(_PATIENCE):
-            [published] = await self._session.fire([firing])
+        try:
+            with trio.fail_after(_PATIENCE):
+                [published] = await self._session.fire([firing])
+        except (UnsupportedError, PayloadTooLargeError) as exc:
+            # Nor is it here: the engine cannot store what that schedule asks for, and never will.
+            self._shift.troubled(f"fire schedule {duty.schedule.name}", exc)
+            duty.look = inf
+            return False
         if published.outcome is Publishing.EXISTING and insist:
             duty.pending, duty.waits = instant, True
             self._nursery.start_soon(self._displace, duty, published.id)

@@ -120,8 +120,7 @@ class Shift:
         if not self.held:
             self._holding.set()
         self.held[delivery.token] = run
-        if run.fence < self.fences.next:
-            self.fences.sooner(run.fence)
+        self.fences.heed(run)
         self.free -= 1
         return run
 

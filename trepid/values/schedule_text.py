@@ -15,7 +15,7 @@ from datetime import datetime
 
 import msgspec
 
-from trepid.values import envelope
+from trepid.values import chains, envelope
 from trepid.values.calendar import At, Cron, Every, When
 from trepid.values.job import Job
 from trepid.values.queue import Priority
@@ -188,4 +188,5 @@ def _job(plain: _Job) -> Job:
         headers=sealed.headers,
         max_crashes=plain.max_crashes,
         gate=plain.gate,
+        follow_ups=map(chains.job_of, sealed.then),
     )

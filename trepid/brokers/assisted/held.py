@@ -40,7 +40,7 @@ class Held:
         """A lease runs on."""
         hold = self._holds.get(ref)
         if hold is not None:
-            hold.deadline = deadline
+            hold.deadline = max(hold.deadline, deadline)  # no lease is ever shortened
 
     def drop(self, ref: Ref) -> None:
         """A lease has ended."""
