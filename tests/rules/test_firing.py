@@ -5,7 +5,7 @@ from itertools import takewhile
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trepid.rules.firing import Decision, decide
@@ -77,6 +77,7 @@ WHENS = st.sampled_from(
 LOOKS = st.lists(st.floats(0.1, 3 * 86_400.0), min_size=1, max_size=20)
 
 
+@settings(deadline=None)  # days of a calendar take their time, the more so beside other tests
 @given(WHENS, LOOKS, st.sampled_from(["skip", "once", "all"]), st.floats(0, 86_400.0))
 def test_however_often_one_looks_each_instant_is_decided_about_once(when, pauses, misfire, grace):
     schedule = Schedule("s", when, Job("tick"), misfire=misfire, most=1000, grace=grace)

@@ -29,9 +29,9 @@ def dying_inside(url, point):
     settling = importlib.import_module(f"trepid.brokers.{engine}.settling")
     publish = settling.publish
 
-    def publish_and_die(*args):
+    def publish_and_die(*args, **options):
         if point == "uncommitted":
-            publish(*args)
+            publish(*args, **options)
         die()
 
     settling.publish = publish_and_die
@@ -53,8 +53,12 @@ def dying_outside(session, point):
     type(session).settle = staticmethod(settle_and_die)
 
 
-def worker_of(log):
-    """Return a worker whose steps note each run of theirs."""
+def worker_of(log, *, doomed=False):
+    """Return a worker whose steps note each run of theirs.
+
+    A *doomed* one does not know the second step: some engines hand it out before they have answered that it is stored,
+    so it could begin before the worker dies.
+    """
 
     def note(step):
         with Path(log).open("a", encoding="utf-8") as file:
@@ -76,7 +80,7 @@ def worker_of(log):
         return n + 1
 
     actors = [trepid.Actor(first), trepid.Actor(second, queue="other"), trepid.Actor(third)]
-    return trepid.Worker(*actors, lease=LEASE)
+    return trepid.Worker(*actors[: 1 if doomed else None], lease=LEASE)
 
 
 async def main(url, results, log, point):
@@ -87,7 +91,7 @@ async def main(url, results, log, point):
         elif point != "never":
             dying_outside(connection.session, point)
         with suppress(KeyboardInterrupt):
-            await worker_of(log).run(connection)
+            await worker_of(log, doomed=point != "never").run(connection)
 
 
 if __name__ == "__main__":

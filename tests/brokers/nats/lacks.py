@@ -126,6 +126,7 @@ LACKS = {
         "a_live_message_holds_its_key_for_longer",
         "a_held_key_conflicts",
         "a_cancelled_message_holds_nothing",
+        "who_takes_over_an_id_takes_over_no_key",
         "a_replacement_holds_from_its_own_publish",
         "an_instant_that_met_another_message_may_insist",
         "publishing_races_the_end_of_the_holder",
