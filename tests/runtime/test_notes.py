@@ -201,6 +201,130 @@ async def test_cancelling_a_watch_loses_nothing(connection, autojump_clock):
     assert values == list(range(10))
 
 
+@pytest.mark.parametrize("after", range(12))
+async def test_a_step_that_is_cancelled_loses_neither_a_move_nor_the_end(connection, autojump_clock, after):
+    async def quick(ctx: trepid.Context) -> int:
+        await ctx.progress(1)
+        await ctx.emit("x")
+        return 1
+
+    actor = trepid.Actor(quick)
+    handle = await connection.enqueue(actor.job())
+    watch = handle.watch()
+    updates = [await anext(watch)]
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def cancel_later():
+            for _ in range(after):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+        async for update in watch:
+            updates.append(update)  # noqa: PERF401 - it is cancelled in between
+    with trio.fail_after(10):
+        updates += [update async for update in watch]
+    assert kinds(updates) == ["StateChanged", "Emitted", "Progressed", "Ended"]
+
+
+@pytest.mark.parametrize("operation", ["carry_out", "result"])
+async def test_a_step_that_fails_after_it_has_seen_something_tells_it_next_time(autojump_clock, operation, monkeypatch):
+    async def told(ctx: trepid.Context) -> int:
+        await ctx.emit("x")
+        await trio.sleep(1)
+        return 1
+
+    actor = trepid.Actor(told)
+    async with trepid.open_connection("memory:", wait_for_broker=False) as connection:
+        await connection.declare("default")
+        handle = await connection.enqueue(actor.job())
+        watch = handle.watch()
+        updates = [await anext(watch)]
+        await trepid.Worker(actor, messages_limit=1).run(connection)
+        session = connection.session
+        owner = type(session.records if operation == "carry_out" else session)
+
+        async def lost(self, *args, **settings):
+            await trio.lowlevel.checkpoint()
+            raise trepid.BrokerLostError("lost")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, operation, lost)
+            with pytest.raises(trepid.BrokerLostError):
+                while True:
+                    updates.append(await anext(watch))
+        with trio.fail_after(10):
+            updates += [update async for update in watch]
+    assert kinds(updates) == ["StateChanged", "Emitted", "Ended"]
+
+
+async def test_a_late_watch_reads_what_was_emitted_little_by_little(connection, autojump_clock, monkeypatch):
+    async def talker(ctx: trepid.Context) -> None:
+        for n in range(100):
+            await ctx.emit(n)
+
+    actor = trepid.Actor(talker)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    reads = []
+    carry_out = type(connection.session.records).carry_out
+
+    async def counted(self, steps):
+        reads.extend(steps)
+        return await carry_out(self, steps)
+
+    monkeypatch.setattr(type(connection.session.records), "carry_out", counted)
+    watch = handle.watch()
+    assert (await anext(watch)).value == 0
+    assert len(reads) < 20
+    rest = [update async for update in watch]
+    assert [update.value for update in rest[:-1]] == list(range(1, 100))
+    assert kinds(rest[-1:]) == ["Ended"]
+    assert len(reads) == 101
+
+
+async def test_a_dead_job_that_is_requeued_before_its_end_is_read_is_watched_on(
+    connection, autojump_clock, monkeypatch
+):
+    async def flawed() -> None:
+        await trio.lowlevel.checkpoint()
+        raise ValueError
+
+    actor = trepid.Actor(flawed)
+    handle = await connection.enqueue(actor.job())
+    watch = handle.watch()
+    assert (await anext(watch)).state is trepid.State.READY
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    result = MemorySession.result
+
+    async def too_late(self, *args, **settings):
+        await connection.requeue("default")
+        return await result(self, *args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemorySession, "result", too_late)
+        assert (await anext(watch)).state is trepid.State.READY
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert (await anext(watch)).state is trepid.State.DEAD
+
+
+async def test_a_watch_is_told_at_once_that_a_running_job_was_asked_to_stop(connection, autojump_clock):
+    handle = await connection.enqueue(trepid.Job("deaf"))
+    await connection.session.lease(["default"], 1, 600.0, owner="a worker")
+    watch = handle.watch()
+    assert (await anext(watch)).view.cancel is None
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def cancel_later():
+            await idle()
+            await handle.cancel("enough")
+
+        with trio.fail_after(1):
+            assert (await anext(watch)).view.cancel == "enough"
+
+
 # ------------------------------------------------------------------------------------------------------- progress
 
 

@@ -49,10 +49,15 @@ class Watch(AsyncIterator[Update[T]]):
     # About the step that is watched now: which it is, and what is known of it.
     _place: int = attrs.field(init=False, default=0)
     _view: MessageView | None = attrs.field(init=False, default=None)
-    _end: Ending | None = attrs.field(init=False, default=None)
+    _end: Ending | Absent | None = attrs.field(init=False, default=None)
     _kept: bytes | None = attrs.field(init=False, default=None)
     _told: Progressed | None = attrs.field(init=False, default=None)
     _number: int = attrs.field(init=False, default=0)
+    # What has been seen and not been told yet, since that takes another wait, and waits may be cancelled or fail:
+    # something; that it moved; and whether its note was read after its end.
+    _untold: bool = attrs.field(init=False, default=False)
+    _untold_move: bool = attrs.field(init=False, default=False)
+    _complete: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         try:
@@ -78,34 +83,42 @@ class Watch(AsyncIterator[Update[T]]):
         return self._steps[self._place]
 
     async def _look(self) -> None:
-        """Wait for something new, and make updates of it."""
+        """Wait for something new, unless there is more to tell, and make updates of it."""
+        await trio.lowlevel.checkpoint()
         if self._born is not None:
             self._steps, self._born = await self._born(), None
-        if self._session.capabilities.peek:
-            before = self._view
-            if before is None:
-                self._view = await self._call("moved", partial(self._moved, 0.0))
-            else:
-                await self._either(self._move, self._note)
-            if self._view is None:
-                self._go_on()
+        if not self._untold:
+            await self._wait()
+            if not self._untold:
                 return
-            moved = self._view is not before
-        else:
-            # The message itself cannot be seen: only its end, and what the job tells.
-            await self._either(self._finish, self._note)
-            moved = False
         ended = self._end is not None or (self._view is not None and self._view.state in ENDED)
+        if ended and not await self._read_end():
+            return
+        all_told = await self._tell_note()
+        if not all_told or (ended and self._updates):
+            return
         if ended:
-            # What it told last was there before its end.
-            await self._read_note()
-        await self._tell_note()
-        if ended:
-            await self._conclude_step()
-        elif moved and self._view is not None:
-            self._updates.append(StateChanged(self._step.id, self._view.state, self._view))
+            self._conclude_step()
+        else:
+            if self._untold_move and self._view is not None:
+                self._updates.append(StateChanged(self._step.id, self._view.state, self._view))
+            self._untold = self._untold_move = False
 
     # ------------------------------------------------------------------------------------------------------ waiting
+
+    async def _wait(self) -> None:
+        """Wait until there is something to tell, or another step to watch."""
+        if not self._session.capabilities.peek:
+            # The message itself cannot be seen: only its end, and what the job tells.
+            await self._either(self._finish, self._note)
+            return
+        if self._view is None:
+            self._view = await self._call("moved", partial(self._moved, 0.0))
+            self._untold = self._untold_move = True
+        else:
+            await self._either(self._move, self._note)
+        if self._view is None:
+            self._go_on()
 
     async def _either(self, *waits: Callable[[], Awaitable[None]]) -> None:
         """Wait until one of several waits is over."""
@@ -137,6 +150,7 @@ class Watch(AsyncIterator[Update[T]]):
             view = await self._call("moved", partial(self._moved, LONG_POLL))
             if view != before:
                 self._view = view
+                self._untold = self._untold_move = True
                 return
 
     async def _finish(self) -> None:
@@ -144,7 +158,7 @@ class Watch(AsyncIterator[Update[T]]):
         while True:
             found: Ending | Absent = await self._call("result", look)
             if isinstance(found, Ending):
-                self._end = found
+                self._end, self._untold = found, True
                 return
             if found is Absent.GONE:
                 self._go_on()
@@ -153,56 +167,71 @@ class Watch(AsyncIterator[Update[T]]):
     async def _note(self) -> None:
         if self._records is None:
             await trio.sleep_forever()
-        key = note_key(self._step.queue, self._step.id)
+        step = self._step
+        key = note_key(step.queue, step.id)
         look = partial(self._records.changed, key, self._kept, wait=LONG_POLL)
         while True:
             kept: bytes | None = await self._call("notes", look)
+            if self._step is not step:
+                return  # the other wait has gone on, in the same moment
             if kept != self._kept:
-                self._kept = kept
+                self._kept, self._untold = kept, True
                 return
 
     # ---------------------------------------------------------------------------------------------------- updates
 
-    async def _read_note(self) -> None:
-        if self._records is None:
-            await trio.lowlevel.checkpoint()
-            return
-        read = Read(note_key(self._step.queue, self._step.id))
-        [self._kept] = await self._call("notes", partial(self._records.carry_out, [read]))
+    async def _read_end(self) -> bool:
+        """Read how the step ended, and what it told last; return false if it has come back to life."""
+        await trio.lowlevel.checkpoint()
+        step = self._step
+        if self._end is None:
+            # First, and before its values are told, which may take long: it is not kept for ever.
+            found = await self._call("result", partial(self._session.result, step.queue, step.id))
+            if found is Absent.PENDING:
+                # Dead, and requeued since: it is looked at anew.
+                self._view = None
+                self._untold = self._untold_move = False
+                return False
+            self._end = found
+        if not self._complete:
+            if self._records is not None:
+                # What it told last was there before its end.
+                read = Read(note_key(step.queue, step.id))
+                [self._kept] = await self._call("notes", partial(self._records.carry_out, [read]))
+            self._complete = True
+        return True
 
-    async def _tell_note(self) -> None:
-        """Make updates of what the job has told."""
+    async def _tell_note(self) -> bool:
+        """Make updates of what the job has told; return false if that is not all, since there is much of it."""
         await trio.lowlevel.checkpoint()
         note = load(Note, self._kept)
         if note is None or not note.is_of(None if self._view is None else self._view.enqueued):
-            return
+            return True
         assert self._records is not None
         self._number = max(self._number, note.first)
         step = self._step
-        while self._number < note.emitted:
+        if self._number < note.emitted:
             numbers = range(self._number, min(note.emitted, self._number + _AT_ONCE))
             reads = [Read(piece_key(step.queue, step.id, number)) for number in numbers]
             found = await self._call("emitted values", partial(self._records.carry_out, reads))
             pieces = [piece for piece in (load(Piece, each) for each in found) if piece is not None]
             self._updates.extend(Emitted(step.id, each.attempt, codec.decode(each.value)) for each in pieces)
             self._number = numbers.stop
+            if self._number < note.emitted:
+                return False
         if note.done is not None:
             told = Progressed(step.id, note.attempt, note.done, note.total, note.message)
             if told != self._told:
                 self._told = told
                 self._updates.append(told)
+        return True
 
-    async def _conclude_step(self) -> None:
+    def _conclude_step(self) -> None:
         """The step has ended: so has the chain, or the next step is watched."""
-        await trio.lowlevel.checkpoint()
         step, ending = self._step, self._end
-        if ending is None:
-            found = await self._call("result", partial(self._session.result, step.queue, step.id))
-            if not isinstance(found, Ending):
-                self._go_on()
-                return
-            ending = found
-        if ending.state is DONE and step is not self._steps[-1]:
+        if not isinstance(ending, Ending):
+            self._go_on()
+        elif ending.state is DONE and step is not self._steps[-1]:
             if self._view is not None:
                 self._updates.append(StateChanged(step.id, DONE, self._view))
             self._go_on()
@@ -219,3 +248,4 @@ class Watch(AsyncIterator[Update[T]]):
         self._place += 1
         self._view = self._end = self._kept = self._told = None
         self._number = 0
+        self._untold = self._untold_move = self._complete = False

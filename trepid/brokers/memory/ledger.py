@@ -184,6 +184,8 @@ class Ledger(Acceptance):
         if reply is CancelReply.REQUESTED:
             row.life = life
             self.questioned = True
+            if row.watched:
+                self.watched.append(row)
         elif life is not row.life:
             self.moved(row, life, now)
         return reply
