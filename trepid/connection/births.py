@@ -16,11 +16,13 @@ class Birth:
     Attributes:
       taken: whether it is, or may be, on its way to the broker.
       disowned: whether its own handle was asked to cancel it.
+      why: the reason that was given then.
       never: how it ended, if it never was on a broker.
     """
 
     taken: bool = attrs.field(init=False, default=False)
     disowned: bool = attrs.field(init=False, default=False)
+    why: str = attrs.field(init=False, default="")
     never: Ending | None = attrs.field(init=False, default=None)
     _over: bool = attrs.field(init=False, default=False)
     _waiting: trio.Event | None = attrs.field(init=False, default=None)
@@ -48,7 +50,8 @@ class Birth:
 
     def disown(self, reason: str) -> bool:
         """Its own handle cancels it.  Returns whether that is all, as it was not on its way yet."""
-        self.disowned = True
+        if not self.disowned:
+            self.disowned, self.why = True, reason
         if self.taken or self._over:
             return False
         self.give_up(reason)

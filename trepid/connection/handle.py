@@ -141,10 +141,10 @@ class JobHandle(Generic[T]):
         reason = checked_text(reason, "reason")
         if self._birth is not None:
             await trio.lowlevel.checkpoint()
-            if self._birth.disown(reason):
-                return CancelResult.WITHDRAWN
-            if await self._birth.wait() is not None:
+            if self._birth.never is not None:
                 return CancelResult.FINISHED
+            if self._birth.disown(reason) or await self._birth.wait() is not None:
+                return CancelResult.WITHDRAWN
         reply = await following.cancelled(self._session, self._path, reason)
         if reply is CancelReply.UNKNOWN:
             self._gone()

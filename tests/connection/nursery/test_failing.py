@@ -221,7 +221,7 @@ async def test_a_queue_that_nobody_declared_fails_the_block(connection, autojump
                 await trio.sleep_forever()
         with pytest.raises(trepid.JobCancelledError):
             await fine.result()
-        with pytest.raises(trepid.JobGoneError):
+        with pytest.raises(trepid.JobCancelledError, match=r"not published: .*nowhere"):
             await bad.result()
     assert log.ended == {1: 5}
 
@@ -232,6 +232,17 @@ async def test_a_conflict_of_unique_keys_fails_the_block(connection, autojump_cl
         async with trepid.open_job_nursery(connection) as jobs:
             jobs.start_soon(WORK.job(2).options(unique=trepid.Unique("key", "raise")))
     assert await counts(connection) == {"ready": 1}
+
+
+async def test_a_refused_batch_cancels_nothing_that_was_there_before(connection, autojump_clock):
+    other = await connection.enqueue(WORK.job(1).options(id="nightly"))
+    with pytest.RaisesGroup(trepid.UnknownQueueError):
+        async with trepid.open_job_nursery(connection) as jobs:
+            handle = jobs.start_soon(WORK.job(2).options(id="nightly"))
+            jobs.start_soon(WORK.job(3).options(queue="nowhere"))
+    assert (await other.status()).state is trepid.State.READY
+    assert await handle.cancel() is trepid.CancelResult.FINISHED
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=0, cancelled=2)
 
 
 @pytest.mark.parametrize("applied", [False, True])
@@ -274,3 +285,20 @@ async def test_jobs_wait_for_room_in_a_full_queue(connection, autojump_clock):
             await idle()
             assert jobs.statistics().live == 7, "a batch is made smaller until it fits"
         assert [await handle.result() for handle in handles] == list(range(0, 200, 2))
+
+
+async def test_a_child_that_is_cancelled_while_a_full_queue_refuses_it_is_withdrawn(autojump_clock):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare(trepid.Queue("default", max_size=1))
+        await connection.enqueue(WORK.job(0))
+        async with trepid.open_job_nursery(connection) as jobs:
+            broker.trouble.late["publish"] = 1
+            handle = jobs.start_soon(WORK.job(1))
+            await idle()
+            assert await handle.cancel("never mind") is trepid.CancelResult.WITHDRAWN
+            assert trio.current_time() == 1
+            assert await handle.cancel() is trepid.CancelResult.FINISHED
+            with pytest.raises(trepid.JobCancelledError, match="never mind"):
+                await handle.result()
+        assert await counts(connection) == {"ready": 1}

@@ -10,6 +10,7 @@ import trio.testing
 import trepid
 from tests.connection.nursery.cast import WORK, Log, counts
 from tests.runtime.stage import TroubledBroker, idle, working
+from trepid.brokers.memory.session import MemorySession
 from trepid.ports.records import Read
 from trepid.rules import scopes
 from trepid.values.envelope import unseal
@@ -156,6 +157,50 @@ async def test_a_publish_that_hangs_is_assumed_to_have_happened(autojump_clock):
         assert broker.trouble.calls["cancel"] == 1
         with pytest.raises(trepid.JobGoneError):
             await handle.status()
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_an_id_of_the_users_is_not_cancelled_while_nobody_knows_whose_it_is(autojump_clock, named):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        other = await connection.enqueue(WORK.job(1).options(id="nightly"))
+        broker.trouble.hang.add("publish")
+        with trio.move_on_after(1):
+            async with trepid.open_job_nursery(connection) as jobs:
+                jobs.start_soon(WORK.job(1).options(id="nightly") if named else WORK.job(1))
+        assert trio.current_time() == 6
+        assert broker.trouble.calls["cancel"] == (0 if named else 1)
+        assert (await other.status()).state is trepid.State.READY
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_what_waits_behind_a_late_publish_or_is_put_back_after_it_is_told(
+    connection, autojump_clock, monkeypatch, full
+):
+    await connection.declare(trepid.Queue("default", max_size=1))
+    if full:
+        await connection.enqueue(WORK.job(0))
+    publish = MemorySession.publish
+
+    async def stubborn(self, batch):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3 if full else 20)
+        return await publish(self, batch)
+
+    monkeypatch.setattr(MemorySession, "publish", stubborn)
+    with trio.move_on_after(1):
+        async with trepid.open_job_nursery(connection) as jobs:
+            on_its_way = jobs.start_soon(WORK.job(1))
+            await trio.sleep(0.5)
+            waiting = jobs.start_soon(WORK.job(2))
+            await trio.sleep_forever()
+    with trio.fail_after(1), pytest.raises(trepid.JobCancelledError, match="its job nursery was cancelled"):
+        await waiting.result()
+    if full:
+        with trio.fail_after(1), pytest.raises(trepid.JobCancelledError, match="its job nursery was cancelled"):
+            await on_its_way.result()
+    assert jobs.statistics().unpublished == 0
 
 
 async def test_cancelled_at_every_moment_nothing_is_left(connection, autojump_clock):

@@ -20,6 +20,7 @@ class Child(Birth):
     Attributes:
       queue, id: its message.
       publication: what is to be published; None once that is done, so that arguments are not kept.
+      named: whether its id was chosen by the user, and so may be that of somebody else's message.
       handle: its handle, until the message is published.
       existing: whether its id or unique key belonged to a live message, which the nursery waits for, but never cancels.
       deadline: what it inherited, on Trio's clock.
@@ -30,6 +31,7 @@ class Child(Birth):
     queue: str
     id: str
     publication: Publication | None
+    named: bool = False
     handle: JobHandle[Any] | None = None
     heard: Callable[[Ending], None] | None = None
     existing: bool = attrs.field(init=False, default=False)
@@ -45,6 +47,13 @@ class Child(Birth):
                 follow(self.handle, id)
         self.publication = self.handle = None
         self.over()
+
+    @property
+    def ours(self) -> bool:
+        """Whether the message of this id, if there is one, is surely not somebody else's."""
+        if self.publication is not None:
+            return not self.named  # no answer has come
+        return not self.existing
 
     @property
     def all(self) -> list[Child]:

@@ -39,8 +39,8 @@ class Closing:
 
     async def _withdraw(self, vigil: Vigil) -> None:
         for child in list(vigil.children.values()):
-            if all(each.existing for each in child.all):
-                # Somebody else's: it is left alone.
+            if not any(each.ours for each in child.all):
+                # Somebody else's, or perhaps so: it is left alone.  If it is ours, its tether ends it.
                 vigil.end(child.id, Ending(CANCELLED, reason=REASON))
         for ids in vigil.pieces():
             replies = await self._surely(partial(self._session.cancel, vigil.queue, ids, REASON))

@@ -168,7 +168,8 @@ class JobNursery:
             raise PayloadTooLargeError(len(publication.payload), codec.LARGEST - _TETHER)
         said = publication.result_ttl
         kept = unsaid if said is None else max(said, LEAST_KEPT)
-        return Child(publication.queue, publication.id, replace(publication, result_ttl=kept), heard=heard)
+        publication = replace(publication, result_ttl=kept)
+        return Child(publication.queue, publication.id, publication, named=bool(job.id), heard=heard)
 
     def _start(self, child: Child) -> None:
         if self._brood.closing:

@@ -132,11 +132,12 @@ class _House:
                 self._brood.changed = trio.Event()
                 await self._brood.changed.wait()
         finally:
-            self._brood.closing = True
-            if self._body_left:
-                self.jobs.ended()
-            self.jobs.closing()
             try:
+                # In here, so that nothing, not even a KeyboardInterrupt, keeps the other tasks from being ended.
+                self._brood.closing = True
+                if self._body_left:
+                    self.jobs.ended()
+                self.jobs.closing()
                 with trio.move_on_after(_CONFIRM_WITHIN, shield=True):
                     await self._outbox.close(_PUBLISH_WITHIN, REASON)
                     await Closing(self._connection.session, self._brood).withdraw()

@@ -13,10 +13,20 @@ from msgspec.structs import replace
 
 from trepid.connection.nursery.child import Child
 from trepid.connection.publishing import Publisher
-from trepid.errors import QueueFullError
+from trepid.errors import (
+    PayloadTooLargeError,
+    QueueFullError,
+    TrepidError,
+    UniqueConflictError,
+    UnknownQueueError,
+    UnsupportedError,
+)
 from trepid.ports.messages import Publication
 from trepid.rules.publishing import Publishing
 from trepid.values.envelope import tethered
+
+_REFUSED: Final = (UnknownQueueError, UniqueConflictError, UnsupportedError, PayloadTooLargeError)
+"""What the broker says of a batch of which it has stored nothing, if it stores all or none."""
 
 _AT_ONCE: Final = 500
 _FIRST_LOOK: Final = 0.02
@@ -49,6 +59,8 @@ class Outbox:
     _sending: trio.CancelScope | None = attrs.field(init=False, default=None)
     _landed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _batch: int = attrs.field(init=False, default=_AT_ONCE)
+    # Why nothing is published any more.
+    _closed: str | None = attrs.field(init=False, default=None)
 
     def add(self, child: Child) -> None:
         """Publish a child soon.  Never waits."""
@@ -84,8 +96,7 @@ class Outbox:
         while self._waiting and len(batch) < self._batch:
             child = self._waiting.popleft()
             if child.disowned:
-                self._left(1)
-                self._dropped(child, "cancelled")
+                self._drop([child], child.why)
                 continue
             child.taken, child.deadline = True, deadline
             batch.append(child)
@@ -108,6 +119,10 @@ class Outbox:
                     child.published(reply.id, existing=reply.outcome is Publishing.EXISTING)
         except QueueFullError:
             return self._put_back(batch)  # noqa: ASYNC910 - the broker has said so
+        except _REFUSED as exc:
+            if self._publisher.session.capabilities.atomic_batches:
+                self._refused(batch, exc)
+            raise
         finally:
             self._sending = None
             if batch[0].taken:
@@ -122,10 +137,19 @@ class Outbox:
         """A queue is full: the same children come again, fewer at once, for a batch fits as a whole or not at all."""
         for child in batch:
             child.taken = False
-        self._waiting.extendleft(reversed(batch))
-        smaller = max(1, len(batch) // 2)
-        alone, self._batch = len(batch) == 1, smaller
-        return not alone
+            if child.disowned:
+                self._drop([child], child.why)
+            elif self._closed is not None:
+                self._drop([child], self._closed)
+        self._waiting.extendleft(child for child in reversed(batch) if child.never is None)
+        self._batch = max(1, len(batch) // 2)
+        return len(batch) > 1
+
+    def _refused(self, batch: list[Child], error: TrepidError) -> None:
+        """Nothing of it is stored: whatever has one of these ids is somebody else's."""
+        for child in batch:
+            child.taken = False
+        self._drop(batch, f"not published: {error}")
 
     def _hand_over(self, batch: list[Child]) -> None:
         for child in batch:
@@ -133,23 +157,30 @@ class Outbox:
             child.over()
         self._left(len(batch))
 
+    def _drop(self, children: list[Child], reason: str) -> None:
+        self._left(len(children))
+        for child in children:
+            self._dropped(child, reason)
+
     def _left(self, count: int) -> None:
         self.size -= count
         self.room.set()
         self.room = trio.Event()
 
     async def close(self, patience: float, reason: str) -> None:
-        """Wait for a publish that is under way, for *patience* seconds; drop what is not on its way yet."""
+        """Drop what is not on its way yet; wait for a publish that is under way, for *patience* seconds.
+
+        In this order, as the publish may outlast whoever waits here; what is put back after it is dropped then.
+        """
+        self._closed = reason
+        left = list(self._waiting)
+        self._waiting.clear()
+        self._drop(left, reason)
         if self._sending is not None:
             self._sending.deadline = trio.current_time() + patience
             await self._landed.wait()
         else:
             await trio.lowlevel.checkpoint()
-        left = list(self._waiting)
-        self._waiting.clear()
-        self._left(len(left))
-        for child in left:
-            self._dropped(child, reason)
 
 
 def _tethered(child: Child, scope: str, offset: float) -> Publication:
