@@ -272,7 +272,8 @@ async def reaping(world: World) -> Operation:
 @swept("results")
 async def reading_a_result(world: World) -> Operation:
     """Waiting for a result changes nothing."""
-    await world.put("a", ttl=world.tick / 2)
+    # Long enough that it surely lives when it is looked at before.
+    await world.put("a", ttl=2 * world.tick)
     return lambda: world.session.result(QUEUE, "a", wait=LONG)
 
 
