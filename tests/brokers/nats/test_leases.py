@@ -123,7 +123,7 @@ async def test_callers_that_leave_at_any_moment_lose_nothing(broker, nats_server
                     with trio.move_on_after(0.004) as scope:
                         for delivery in await take(session, 3, wait=5):
                             seen.append((delivery.id, delivery.crashes))
-                            with trio.CancelScope(shield=True):
+                            with trio.fail_after(10, shield=True):
                                 assert await settle(session, delivery, Done(None, 0)) is Reply.APPLIED
                     cancelled += scope.cancelled_caught
         assert sorted(id for id, _ in seen) == sorted(f"m{number}" for number in range(total))
