@@ -33,6 +33,9 @@ from trepid.wire.link import ProtocolError
 _PATIENCE: Final = 1.5
 """Seconds for which stock waits here for a caller, before others get it."""
 
+_LINGER: Final = 0.25
+"""The same for an empty stock.  Not at once: whenever pushing ends, what is under way may come back as a crash."""
+
 _EARLY: Final = 0.3
 """Seconds that a message waits here if it came too early; with more it goes round again."""
 
@@ -238,8 +241,8 @@ class Depot:
         for tap in self.taps.values():
             if not tap.callers and (len(tap.stock) or not tap.quiet):
                 idle = trio.current_time() - tap.asked
-                if idle < _PATIENCE:
-                    moments.append(now + _PATIENCE - idle)
+                if idle < (patience := _PATIENCE if len(tap.stock) else _LINGER):
+                    moments.append(now + patience - idle)
                 elif not tap.quiet:
                     tap.hush()  # and its end is noticed
                 else:

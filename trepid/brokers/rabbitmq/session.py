@@ -14,9 +14,10 @@ from trepid.brokers.rabbitmq.address import Address
 from trepid.brokers.rabbitmq.claims import capabilities_of
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
+from trepid.brokers.rabbitmq.drawing import draw
 from trepid.brokers.rabbitmq.lines import Lines, open_lines
 from trepid.brokers.rabbitmq.publishing import publish
-from trepid.brokers.rabbitmq.tap import Tap, waiting
+from trepid.brokers.rabbitmq.tap import FLOW, Tap, waiting
 from trepid.errors import BrokerLostError, UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -37,9 +38,6 @@ from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 from trepid.wire.amqp import ChannelClosedError
 from trepid.wire.supervision import Supervisor
-
-_GULP: Final = 16
-"""Messages that are fetched singly before a caller who would wait anyway; more are pushed."""
 
 _GIVE_BACK_WITHIN: Final = 2.0
 _SECOND: Final = "open_connection('amqp://...', results='redis://...') takes them from a second engine"
@@ -158,10 +156,7 @@ class RabbitMQSession(Session):
             return found
         finally:
             if not found:
-                # Nobody is left who would take what the server pushes.
-                for tap in self._depot.taps.values():
-                    if not tap.callers and not tap.stock:
-                        tap.hush()
+                self._depot.stir()  # should nobody ask again, it ends what is pushed
 
     async def _try_to_lease(
         self, queues: Sequence[str], limit: int, lease_for: float, owner: str, give_up: float
@@ -175,7 +170,7 @@ class RabbitMQSession(Session):
             found = [await self._depot.tap(lines, queue) for queue in dict.fromkeys(queues)]
             taps = self._depot.in_turn([tap for tap in found if tap is not None])
             try:
-                await self._draw(taps, limit, over=over)
+                await draw(self._depot, taps, limit, over=over)
                 # From here to the return there is no checkpoint: what was leased is handed over.
                 share = self._share(taps, limit)
                 taken = self._depot.take(taps, share, lease_for, owner, deadline)
@@ -184,28 +179,6 @@ class RabbitMQSession(Session):
                 return taken, over
             except ChannelClosedError:
                 continue  # a queue was deleted, or a message held too long; the tap is gone, and the rest stays
-
-    async def _draw(self, taps: Sequence[Tap], limit: int, *, over: bool) -> None:
-        """Bring into stock what can be leased now."""
-        for tap in taps:
-            tap.asked = trio.current_time()
-        turns = list(taps)
-        # Not everything that comes can be leased: some has expired, or is a crash of somebody else.
-        while turns and (missing := limit - self._depot.ready(taps)) > 0:
-            share = -(-missing // len(turns))
-            left: list[Tap] = []
-            for tap in turns:
-                most = min(share, limit - self._depot.ready(taps))
-                if (over or not tap.listening) and most > 0:
-                    came = await tap.fetch(most if over else min(most, _GULP))
-                    if over and came == most:
-                        left.append(tap)  # it may have more
-                    elif not over and came == _GULP and not tap.wary:
-                        tap.listen(limit)
-                elif not over:
-                    tap.listen(limit)
-            turns = left
-        await trio.lowlevel.checkpoint()
 
     def _share(self, taps: Sequence[Tap], limit: int) -> int:
         """Return how many one caller may take: those who wait get theirs, too."""
@@ -218,7 +191,9 @@ class RabbitMQSession(Session):
         """Let the server push, and wait until there may be something."""
         with waiting(taps, limit):
             for tap in taps:
-                tap.listen(tap.waiting)
+                tap.listen(tap.waiting, warily=tap.flowing)
+                if tap.unheard:
+                    give_up = min(give_up, trio.current_time() + FLOW)  # then they are fetched
             stirred = self._depot.to_wait()
             with trio.move_on_at(give_up):
                 await stirred.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
+from itertools import takewhile
 from typing import TYPE_CHECKING, final
 
 from trepid.brokers.rabbitmq.passport import Passport
@@ -100,9 +101,13 @@ class Stock:
         """Return since when the one waits that came first, or None if there is none."""
         return next(iter(self._since.values()), None)
 
+    def waiting(self, since: float) -> list[Item]:
+        """Return those that wait since then or longer, the first to come first."""
+        return [item for item, _ in takewhile(lambda each: each[1] <= since, self._since.items())]
+
     def stale(self, since: float) -> list[Item]:
         """Take out those that wait since then or longer, the first to come first."""
-        items = [item for item, came in self._since.items() if came <= since]
+        items = self.waiting(since)
         for item in items:
             self._forget(item)
         self._ready = [entry for entry in self._ready if entry[-1] in self._since]

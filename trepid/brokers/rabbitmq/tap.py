@@ -18,13 +18,17 @@ import trio
 from pamqp import commands
 
 from trepid.brokers.rabbitmq.stock import Item, Stock
-from trepid.brokers.rabbitmq.topology import LEVELS, Names
+from trepid.brokers.rabbitmq.topology import LEVELS, Names, level_of
 from trepid.wire.amqp import Channel, Delivered
 from trepid.wire.reply import Reply
 
 _WIDEST: Final = 65_535
 _WARY: Final = 10.0
-"""Seconds for which nothing is pushed that could be fetched, after something was pushed in vain."""
+"""Seconds for which a level is fetched rather than pushed, after it was pushed in vain."""
+_WORTH: Final = 160
+"""Messages of a level that were fetched since; then whoever asks is quick enough to be pushed them again."""
+FLOW: Final = 0.05
+"""Seconds after a message was pushed in which more are to be expected."""
 
 
 class Basin(Protocol):
@@ -82,25 +86,37 @@ class Tap:
         self._ending = 0
         self._held: Counter[str] = Counter()
         self._by_tag: dict[str, _Consumer] = {}
-        self._wary_until = 0.0
+        self._pushed_at = -FLOW
+        self._wary_until = dict.fromkeys(LEVELS, 0.0)
+        self._fetched = dict.fromkeys(LEVELS, 0)
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
         channel.late = self._pushed
 
     @property
     def listening(self) -> bool:
-        """Whether the server pushes messages of all levels."""
-        return all(self._consumers.values())
+        """Whether the server pushes messages of some level."""
+        return any(self._consumers.values())
+
+    @property
+    def flowing(self) -> bool:
+        """Whether the server pushes, and did so just now."""
+        return self.listening and trio.current_time() < self._pushed_at + FLOW
+
+    @property
+    def unheard(self) -> Sequence[str]:
+        """The levels of which the server pushes nothing, most urgent first."""
+        return [level for level in LEVELS if not self._consumers[level]]
 
     @property
     def quiet(self) -> bool:
         """Whether the server pushes nothing, and nothing that it has pushed is still to come."""
-        return not self._ending and not any(self._consumers.values())
+        return not self._ending and not self.listening
 
     # ------------------------------------------------------------------------------------------------- drawing
 
-    async def fetch(self, most: int) -> int:
-        """Draw up to *most* messages that are ready, most urgent first; return how many came.
+    async def fetch(self, most: int, levels: Sequence[str]) -> int:
+        """Draw up to *most* messages that are ready at some levels, in their order; return how many came.
 
         Raises:
           ChannelClosedError, BrokerLostError: if the channel is lost first.
@@ -109,18 +125,27 @@ class Tap:
         """
         asked = [
             self.channel.ask(commands.Queue.Declare(queue=self._names.ready(self.queue, level), passive=True))
-            for level in LEVELS
+            for level in levels
         ]
         counts = [int((await reply.wait()).message_count) for reply in asked]
         gets: list[Reply[bool]] = []
-        for level, count in zip(LEVELS, counts, strict=True):
+        for level, count in zip(levels, counts, strict=True):
             name = self._names.ready(self.queue, level)
-            gets += [self.channel.get(name, self._got) for _ in range(min(count, most - len(gets)))]
+            some = min(count, most - len(gets))
+            gets += [self.channel.get(name, self._got) for _ in range(some)]
+            self._fetched[level] += some
         return sum([await reply.wait() for reply in gets])
 
-    def listen(self, wanted: int) -> None:
-        """Let the server push: so many as are wanted, beside those that are in work.  Never waits."""
+    def listen(self, wanted: int, *, warily: bool = False) -> None:
+        """Let the server push: so many as are wanted, beside those that are in work.  Never waits.
+
+        Args:
+          wanted: how many.
+          warily: leave out the levels that were pushed in vain a while ago.
+        """
         for level in LEVELS:
+            if warily and self._wary(level):
+                continue
             window = min(max(self._held[level] - self.stock.count(level), 0) + wanted, _WIDEST)
             there = sum(consumer.window for consumer in self._consumers[level])
             if there >= window:
@@ -173,6 +198,7 @@ class Tap:
         self._basin.stir()
 
     def _pushed(self, message: Delivered) -> None:
+        self._pushed_at = trio.current_time()
         self.drawn[message.tag] = consumer = self._by_tag.get(message.consumer)
         if consumer is not None:
             consumer.held += 1
@@ -188,21 +214,21 @@ class Tap:
             consumer.held -= 1
             self._held[consumer.level] -= 1
 
-    @property
-    def wary(self) -> bool:
-        """Whether what can be fetched should not be pushed: too much was, a while ago."""
-        return trio.current_time() < self._wary_until
+    def _wary(self, level: str) -> bool:
+        return trio.current_time() < self._wary_until[level] and self._fetched[level] < _WORTH
 
     def stale(self, since: float) -> list[Item]:
         """Take out of stock what was pushed and lies there since then or longer.
 
         First the server has to stop pushing where it would push more of the same; until it has, nothing is taken out.
         """
-        for consumers in self._consumers.values():
+        for level in {level_of(item.passport.priority) for item in self.stock.waiting(since)}:
+            consumers = self._consumers[level]
             # To one whose window is full nothing is under way.  What is under way to a consumer that ends comes back
             # as if a session had died, so the others stay: they get what comes anew, in turn with other sessions'.
             if consumers and all(each.opened and each.held >= each.window for each in consumers):
-                self._wary_until = trio.current_time() + _WARY
+                self._wary_until[level] = trio.current_time() + _WARY
+                self._fetched[level] = 0
                 for each in consumers:
                     self._cancel(each)
                 consumers.clear()
