@@ -146,9 +146,12 @@ class _House:
 
     async def _end(self) -> None:
         """End the other tasks of the nursery, whatever has happened."""
-        left = [id for vigil in self._brood.vigils.values() for id in vigil.children]
+        left = [child for vigil in self._brood.vigils.values() for child in vigil.children.values()]
+        left += self._outbox.abandon()
         if left:
-            self._fail(JobNurseryTimeoutError(tuple(left)))
+            # Two children of one id are one message, in the same queue.
+            messages = dict.fromkeys((child.queue, child.id) for child in left)
+            self._fail(JobNurseryTimeoutError(tuple(id for _, id in messages)))
         for scope in self._scopes:
             scope.cancel(reason="the job nursery ends")
         await self._life.end()

@@ -55,8 +55,9 @@ class Outbox:
     size: int = attrs.field(init=False, default=0)
     room: trio.Event = attrs.field(init=False, factory=trio.Event)
     _more: trio.Event = attrs.field(init=False, factory=trio.Event)
-    # Round the publish that is under way.
+    # The publish that is under way, and whose it is.
     _sending: trio.CancelScope | None = attrs.field(init=False, default=None)
+    _sent: list[Child] = attrs.field(init=False, factory=list)
     _landed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _batch: int = attrs.field(init=False, default=_AT_ONCE)
     # Why nothing is published any more.
@@ -110,6 +111,7 @@ class Outbox:
         offset = self._offset()
         items = [_tethered(child, self._scope, offset) for child in batch]
         self._landed = trio.Event()
+        self._sent = batch
         answered = False
         try:
             with trio.CancelScope(shield=True) as self._sending:
@@ -125,6 +127,7 @@ class Outbox:
             raise
         finally:
             self._sending = None
+            self._sent = []
             if batch[0].taken:
                 # Published, or refused, or perhaps published: whatever it is, from now on it is asked for by its id.
                 self._hand_over(batch)
@@ -181,6 +184,12 @@ class Outbox:
             await self._landed.wait()
         else:
             await trio.lowlevel.checkpoint()
+
+    def abandon(self) -> list[Child]:
+        """Cancel a publish that is still under way; return its children, of which nothing is known."""
+        if self._sending is not None:
+            self._sending.cancel(reason="the job nursery ends")
+        return self._sent
 
 
 def _tethered(child: Child, scope: str, offset: float) -> Publication:
