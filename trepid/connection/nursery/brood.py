@@ -10,6 +10,7 @@ import trio
 
 from trepid.connection.ends import failure_of
 from trepid.connection.nursery.child import Child
+from trepid.connection.nursery.claims import Claims
 from trepid.connection.nursery.vigil import Vigil
 from trepid.errors import JobGoneError
 from trepid.ports.messages import Absent, Ending
@@ -27,6 +28,7 @@ class Brood:
 
     Attributes:
       vigils: those whose ends are waited for, by queue.
+      claims: those with unique keys, also before they are on the broker.
       done, failed, cancelled: how many ended how.
       closing: whether the nursery is being cancelled, so that a cancelled child is as it should be.
     """
@@ -38,6 +40,7 @@ class Brood:
     _watch: Callable[[Vigil], None]
     """Starts to wait for the ends in another queue."""
     vigils: dict[str, Vigil] = attrs.field(init=False, factory=dict)
+    claims: Claims = attrs.field(init=False, factory=Claims)
     done: int = attrs.field(init=False, default=0)
     failed: int = attrs.field(init=False, default=0)
     cancelled: int = attrs.field(init=False, default=0)
@@ -63,13 +66,16 @@ class Brood:
         """A child will never be on the broker."""
         if child.never is None:
             child.give_up(reason)
+        self._unclaim(child)
         self.cancelled += 1
         self.changed.set()
 
     def _ended(self, child: Child, ending: Ending | Absent) -> None:
         """A child has ended, or nothing is known of it any more."""
         family = child.all
-        wanted = not any(each.disowned for each in family) and not self.closing
+        wanted = not (self.closing or any(each.disowned for each in family) or self._replaced(family, ending))
+        for each in family:
+            self._unclaim(each)
         if isinstance(ending, Ending) and ending.state is DONE:
             self.done += len(family)
             for each in family:
@@ -83,6 +89,17 @@ class Brood:
         else:
             self._unhappy(child, failure_of(child.id, ending))
         self.changed.set()
+
+    def _replaced(self, family: list[Child], ending: Ending | Absent) -> bool:
+        """Whether a message was withdrawn because another child of this nursery has taken its unique key."""
+        if not isinstance(ending, Ending) or ending.state is not CANCELLED:
+            return False
+        reason = ending.reason or ""
+        return any(each.claim is not None and self.claims.gave_way(each.claim, reason) for each in family)
+
+    def _unclaim(self, child: Child) -> None:
+        if child.claim is not None:
+            self.claims.leave(child.claim)
 
     def _unhappy(self, child: Child, error: Exception | None, reason: str | None = None) -> None:
         size = len(child.all)

@@ -35,8 +35,9 @@ def open_job_nursery(
     """Open a job nursery for the length of an ``async with`` block: its jobs belong to the block.
 
     Leaving the block waits for all of them.  A job that is not done fails the block, unless its own handle cancelled
-    it: the body is cancelled, the other jobs are withdrawn, or stopped where they run, and once that is confirmed an
-    ExceptionGroup is raised with one error for each failed job, and with what the body raised, as from Trio's nursery.
+    it, or another job of the block has replaced it (``Unique(key, "replace")``): the body is cancelled, the other
+    jobs are withdrawn, or stopped where they run, and once that is confirmed an ExceptionGroup is raised with one
+    error for each failed job, and with what the body raised, as from Trio's nursery.
     Jobs inherit the deadline that is in effect for the block when they are published.  If this process dies, workers
     cancel its jobs once *lease* is over.
 
