@@ -43,6 +43,21 @@ async def test_start_soon_never_waits_and_publishes_in_batches(autojump_clock):
     assert jobs.statistics().done == 1200
 
 
+async def test_a_batch_is_bounded_by_bytes_too(autojump_clock):
+    large = trepid.Job("large", args=["x" * 1_000_000])
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        async with trepid.open_job_nursery(connection) as jobs:
+            for _ in range(20):
+                jobs.start_soon(large)
+            await idle()
+            assert jobs.statistics() == trepid.JobNurseryStatistics(0, 20, done=0, failed=0, cancelled=0)
+            jobs.cancel_scope.cancel()
+    published = [args for _, name, args, _ in broker.trouble.log if name == "publish"]
+    assert [len(batch) for (batch,) in published] == [4, 4, 4, 4, 4]
+
+
 @pytest.mark.parametrize(
     ("job", "error"),
     [

@@ -29,6 +29,9 @@ _REFUSED: Final = (UnknownQueueError, UniqueConflictError, UnsupportedError, Pay
 """What the broker says of a batch of which it has stored nothing, if it stores all or none."""
 
 _AT_ONCE: Final = 500
+_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+"""Of so many messages, or with so many bytes, is a batch at most: it has to arrive while the end waits for it."""
+
 _FIRST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 1.0
 """Seconds between looks whether a full queue has room."""
@@ -94,11 +97,18 @@ class Outbox:
     def _taken(self, deadline: float) -> list[Child]:
         """Take the next children out of the box, with what they inherit."""
         batch: list[Child] = []
+        room = _BYTES_AT_ONCE
         while self._waiting and len(batch) < self._batch:
-            child = self._waiting.popleft()
+            child = self._waiting[0]
             if child.disowned:
+                self._waiting.popleft()
                 self._drop([child], child.why)
                 continue
+            if child.publication is not None:
+                room -= len(child.publication.payload)
+            if batch and room < 0:
+                break
+            self._waiting.popleft()
             child.taken, child.deadline = True, deadline
             batch.append(child)
         return batch
