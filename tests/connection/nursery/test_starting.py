@@ -245,6 +245,12 @@ async def test_wrong_arguments_are_refused_at_the_call(connection, autojump_cloc
         trepid.open_job_nursery(connection, **settings)
 
 
+@pytest.mark.parametrize("wrong", ["sqlite:jobs.db", None, trepid.MemoryBroker()])
+def test_it_is_opened_on_a_connection(wrong):
+    with pytest.raises(TypeError, match=r"on a connection, not .*; write `async with trepid.open_connection"):
+        trepid.open_job_nursery(wrong)
+
+
 @pytest.mark.parametrize("lack", [{"results": "none"}, {"cancel_running": False}, {"records": False}])
 async def test_an_engine_that_lacks_something_is_refused_at_the_call(connection, autojump_clock, lack, monkeypatch):
     import attrs

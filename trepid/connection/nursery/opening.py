@@ -57,6 +57,11 @@ def open_job_nursery(
     Cancellation: all jobs are withdrawn, and those that run are cancelled.  That is waited for, shielded, for at most
     10 seconds; after those, JobNurseryTimeoutError lists the jobs whose end nobody has confirmed.
     """
+    if not isinstance(connection, Connection):
+        raise TypeError(
+            f"a job nursery is opened on a connection, not {connection!r}; "
+            "write `async with trepid.open_connection(...) as connection` round it"
+        )
     held_for = seconds(lease, "lease", positive=True)
     if held_for < 3:
         raise ValueError(f"lease must be at least 3 seconds, not {lease!r}")
