@@ -387,6 +387,7 @@ async def test_a_worker_that_is_early_by_its_clock_is_no_failure(autojump_clock)
                     handle = jobs.start_soon(log.actor.job(1))
             assert (trio.current_time(), log.ended) == (60, {1: pytest.approx(58)})
             assert (await handle.status()).reason == "deadline"
+        assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=0, cancelled=1)
 
 
 async def test_a_deadline_that_was_moved_on_leaves_what_was_published_with_its_own(connection, autojump_clock):
@@ -399,3 +400,4 @@ async def test_a_deadline_that_was_moved_on_leaves_what_was_published_with_its_o
                     await trio.sleep(5)
                     scope.deadline = math.inf
         assert trio.current_time() == pytest.approx(60)
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=1, cancelled=0)

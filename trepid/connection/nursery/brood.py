@@ -30,13 +30,14 @@ class Brood:
       vigils: those whose ends are waited for, by queue.
       claims: those with unique keys, also before they are on the broker.
       done, failed, cancelled: how many ended how.
+      early: how many of the cancelled ones fail the nursery if it outlives their deadline.
       closing: whether the nursery is being cancelled, so that a cancelled child is as it should be.
     """
 
     _fail: Callable[[Exception], None]
     """Ends the nursery with an error."""
-    _fail_at: Callable[[float, Exception], None]
-    """Likewise, at a moment on Trio's clock."""
+    _fail_at: Callable[[float, int, Exception], None]
+    """Likewise, at a moment on Trio's clock; told of how many children."""
     _watch: Callable[[Vigil], None]
     """Starts to wait for the ends in another queue."""
     vigils: dict[str, Vigil] = attrs.field(init=False, factory=dict)
@@ -45,14 +46,13 @@ class Brood:
     failed: int = attrs.field(init=False, default=0)
     cancelled: int = attrs.field(init=False, default=0)
     closing: bool = attrs.field(init=False, default=False)
-    # Failures that wait for their deadline.
-    _early: int = attrs.field(init=False, default=0)
+    early: int = attrs.field(init=False, default=0)
     changed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
     def live(self) -> int:
         """How many are on the broker and have not ended, as far as is known."""
-        return sum(len(vigil.children) for vigil in self.vigils.values()) + self._early
+        return sum(len(vigil.children) for vigil in self.vigils.values())
 
     def add(self, child: Child) -> None:
         """Wait for the end of a child that is, or may be, on the broker."""
@@ -105,10 +105,16 @@ class Brood:
         size = len(child.all)
         if error is None:
             self.cancelled += size
-            return
-        self.failed += size
-        if reason == Cause.DEADLINE.value and child.deadline - trio.current_time() < _TOO_EARLY:
-            self._early += 1
-            self._fail_at(child.deadline, error)
+        elif reason == Cause.DEADLINE.value and child.deadline - trio.current_time() < _TOO_EARLY:
+            self.cancelled += size
+            self.early += size
+            self._fail_at(child.deadline, size, error)
         else:
+            self.failed += size
             self._fail(error)
+
+    def overdue(self, size: int) -> None:
+        """The nursery has outlived the deadline at which some children were stopped."""
+        self.early -= size
+        self.cancelled -= size
+        self.failed += size

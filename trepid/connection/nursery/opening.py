@@ -102,11 +102,6 @@ async def _raise(error: Exception) -> None:  # noqa: ASYNC910, ASYNC124 - it rai
     raise error
 
 
-async def _raise_at(when: float, error: Exception) -> None:
-    await trio.sleep_until(when)
-    raise error
-
-
 class _House:
     """The tasks of one job nursery, and the order in which they end."""
 
@@ -134,7 +129,7 @@ class _House:
     async def oversee(self) -> None:
         """Wait for the end of the body and of all jobs; cancelled before that, withdraw what is left."""
         try:
-            while not self._body_left or self._outbox.size or self._brood.live:
+            while not self._body_left or self._outbox.size or self._brood.live or self._brood.early:
                 self._brood.changed = trio.Event()
                 await self._brood.changed.wait()
         finally:
@@ -165,8 +160,13 @@ class _House:
     def _fail(self, error: Exception) -> None:
         self._tasks.start_soon(_raise, error)
 
-    def _fail_at(self, when: float, error: Exception) -> None:
-        self._tasks.start_soon(_raise_at, when, error)
+    def _fail_at(self, when: float, size: int, error: Exception) -> None:
+        self._tasks.start_soon(self._raise_at, when, size, error)
+
+    async def _raise_at(self, when: float, size: int, error: Exception) -> None:
+        await trio.sleep_until(when)
+        self._brood.overdue(size)
+        raise error
 
     def _watch(self, vigil: Vigil) -> None:
         self._serve("ends", partial(vigil.keep, self._look))
