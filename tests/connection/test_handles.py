@@ -47,6 +47,11 @@ async def test_a_result_is_converted_by_the_annotation(connection, autojump_cloc
     assert await connection.handle(handle.id, actor=actor).result() == (1, {"a"})
 
 
+async def test_a_handle_wants_the_actor_and_not_its_function(connection):  # noqa: ASYNC124 - the fixture waits
+    with pytest.raises(TypeError, match=r"actor must be a trepid\.Actor, not <function work"):
+        connection.handle("some", actor=work)
+
+
 async def test_a_result_that_does_not_fit_the_annotation(connection, autojump_clock):
     async def lying() -> int:
         await trio.lowlevel.checkpoint()

@@ -9,6 +9,7 @@ import trio
 import trepid
 from tests.runtime.stage import idle, working
 from trepid.brokers.memory import MemoryBroker
+from trepid.brokers.memory.session import MemorySession
 from trepid.testing.faults import Faults, FaultyBroker
 
 
@@ -201,6 +202,26 @@ class TestBoundedQueues:
                 await connection.enqueue_many([actor.job("a") for _ in range(3)])
             await first.wait()
         assert (await connection.stats()).live == 0
+
+    async def test_a_job_waits_however_often_others_are_quicker(self, connection, gauge, autojump_clock, monkeypatch):
+        await connection.declare(trepid.Queue("default", max_size=1))
+        actor = trepid.Actor(gauge.work)
+        publish = MemorySession.publish
+        others = [connection.publisher.publication(actor.job("other")) for _ in range(5)]
+
+        async def contended(self, batch):
+            if not others:
+                return await publish(self, batch)
+            # Full whenever it is tried, and empty again whenever it is looked at.
+            [other] = await publish(self, [others.pop()])
+            replies = await publish(self, batch)
+            await self.cancel("default", [other.id], "enough")
+            return replies
+
+        monkeypatch.setattr(MemorySession, "publish", contended)
+        assert not (await connection.enqueue(actor.job("a"))).existing
+        assert others == []
+        assert (await connection.stats()).live == 1
 
     async def test_the_wait_can_be_cancelled(self, connection, gauge, autojump_clock):
         await connection.declare(trepid.Queue("default", max_size=1))

@@ -1,6 +1,7 @@
 """Stories of schedules: who fires what, when, and what becomes of instants that come amiss.  All in virtual time."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import attrs
 import pytest
@@ -9,10 +10,11 @@ import trio
 import trepid
 from tests.runtime.stage import TroubledBroker, idle, working
 from trepid.brokers.memory import MemoryBroker
+from trepid.brokers.memory.records import MemoryRecords
 from trepid.connection import timetable
 from trepid.errors import BrokerLostError, UnknownScheduleError, UnsupportedError
 from trepid.ports.events import WorkerTroubled
-from trepid.ports.records import Write
+from trepid.ports.records import Drop, Read, Write
 from trepid.values.unique import Unique
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -286,6 +288,74 @@ async def test_giving_it_again_goes_on_where_it_is_unless_its_time_is_another(au
         await trio.sleep(8 * HOUR)
     # Each fifth hour since 1970: 3 and 8 hours after that noon.
     assert sorted(diary.instants) == [1, 2, 3, 8]
+
+
+@pytest.fixture
+def overtaken(monkeypatch):
+    """Return a function that lets something happen right after the next step of a kind on the records of schedules."""
+    meanwhile = {}
+    carry_out = MemoryRecords.carry_out
+
+    async def slow(self, steps):
+        found = await carry_out(self, steps)
+        if len(steps) == 1 and type(steps[0]) in meanwhile and steps[0].key.startswith("trepid:schedule"):
+            await meanwhile.pop(type(steps[0]))()
+        return found
+
+    monkeypatch.setattr(MemoryRecords, "carry_out", slow)
+    return meanwhile.__setitem__
+
+
+async def test_programs_that_give_it_again_at_the_same_time_go_on_where_it_is(
+    autojump_clock, connection, diary, overtaken
+):
+    schedule = hourly(diary, misfire="all")
+    await connection.schedule(schedule)
+    async with working(worker_of(diary), connection):
+        await trio.sleep(1.5 * HOUR)
+    await trio.sleep(2 * HOUR)
+    overtaken(Read, partial(connection.schedule, schedule))
+    await connection.schedule(schedule)
+    async with working(worker_of(diary), connection):
+        await idle()
+    assert sorted(diary.instants) == [1, 2, 3]
+
+
+async def test_where_it_goes_on_is_decided_by_what_it_takes_the_place_of(autojump_clock, connection, diary, overtaken):
+    await connection.schedule(hourly(diary, misfire="all"))
+    async with working(worker_of(diary), connection):
+        await trio.sleep(1.5 * HOUR)
+    await trio.sleep(2 * HOUR)
+    other = hourly(diary).options(when=trepid.Every(2 * HOUR))
+    overtaken(Write, partial(connection.schedule, other))
+    await connection.schedule(hourly(diary, misfire="all"))
+    async with working(worker_of(diary), connection):
+        await idle()
+    assert diary.instants == [1], "the other one has forgotten what was fired; so it begins anew"
+    assert await connection.session.marks("default") == {}
+
+
+async def test_a_schedule_that_is_given_again_meanwhile_is_there(autojump_clock, connection, diary, overtaken):
+    again = partial(connection.schedule, hourly(diary))
+    await again()
+    overtaken(Read, again)
+    assert [view.stored for view in await connection.schedules()] == [True]
+    overtaken(Read, again)
+    await connection.run_schedule("hourly")
+    overtaken(Read, again)
+    assert await connection.unschedule("hourly") is True
+    assert await connection.schedules() == []
+
+
+async def test_a_record_that_is_lost_is_not_waited_for(autojump_clock, connection, diary):
+    await connection.schedule(hourly(diary))
+    records = connection.session.records
+    _, index = await timetable.look(records)
+    await records.carry_out([Drop(f"trepid:schedule:hourly:{index.entries['hourly'].record}")])
+    with pytest.raises(UnknownScheduleError):
+        await connection.run_schedule("hourly")
+    assert await connection.unschedule("hourly") is True
+    assert await connection.unschedule("hourly") is False
 
 
 async def test_a_change_is_noticed_while_the_worker_sleeps(autojump_clock, connection, diary):

@@ -60,6 +60,29 @@ def test_the_gate_of_an_actor_is_its_name():
     assert trepid.Actor(send, name="mail", rate=trepid.Rate(1)).job(to="a").gate == "mail"
 
 
+@pytest.mark.parametrize(
+    ("before", "change", "key"),
+    [
+        ({}, {"rate": None}, None),
+        ({}, {"rate": trepid.Rate(1, key="copies")}, "copies"),
+        ({}, {"rate": trepid.Rate(2)}, "to"),
+        ({}, {"retries": 1}, "to"),
+        ({"concurrency": 1}, {"rate": None}, "to"),
+        ({"concurrency": 1}, {"rate": None, "concurrency": None}, None),
+        ({}, {"rate": trepid.Rate(1), "key": "copies"}, "copies"),
+    ],
+)
+def test_the_key_of_a_rate_goes_with_the_last_limit(before, change, key):
+    actor = trepid.Actor(send, rate=trepid.Rate(1, key="to"), **before)
+    assert actor.options(**change).key == key
+
+
+@pytest.mark.parametrize("change", [{"rate": "often"}, {"rate": trepid.Rate(1, key="copies"), "key": "to"}])
+def test_options_refuse_what_the_constructor_does(change):
+    with pytest.raises((TypeError, ValueError), match=r"trepid\.Rate|limits count by one key"):
+        trepid.Actor(send, rate=trepid.Rate(1, key="to")).options(**change)
+
+
 @pytest.mark.parametrize("limits", [{"concurrency": 1, "key": "to"}, {"rate": trepid.Rate(1, key="to")}])
 def test_limits_count_by_an_argument_however_it_is_given(limits):
     actor = trepid.Actor(send, **limits)

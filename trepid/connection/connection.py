@@ -203,6 +203,8 @@ class Connection(Schedules):
           queue: its queue.
           actor: converts the result; without it, results come as plain JSON values.
         """
+        if actor is not None and not isinstance(actor, Actor):
+            raise TypeError(f"actor must be a trepid.Actor, not {actor!r}")
         read = codec.decode if actor is None else actor.parameters.read_result
         name = as_queue(queue).name
         return JobHandle(self.session, name, checked_id(id), read_result=read, patience=self._patience)

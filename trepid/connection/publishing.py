@@ -118,7 +118,7 @@ class Publisher:
         """
         what = f"job {items[0].id}" if len(items) == 1 else f"a batch of {len(items)} jobs"
         pause = _FIRST_LOOK
-        was_empty = False
+        was_empty: str | None = None
         while True:
             replies = await self.patience.publish(what, self.session, partial(self.session.publish, items))
             try:
@@ -129,10 +129,12 @@ class Publisher:
                 full = exc
             else:
                 return replies
-            empty = (await self.patience.repeat("stats", partial(self.session.stats, full.queue))).live == 0
-            if empty and was_empty:
-                raise full  # so many have no room even where nothing is
-            was_empty = empty
+            # A queue has room for one, sooner or later; others may just be quicker.
+            if sum(item.queue == full.queue for item in items) > 1:
+                live = (await self.patience.repeat("stats", partial(self.session.stats, full.queue))).live
+                if not live and was_empty == full.queue:
+                    raise full  # so many have no room even where nothing is
+                was_empty = None if live else full.queue
             await trio.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
 

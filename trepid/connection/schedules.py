@@ -162,16 +162,14 @@ class Schedules:
 
 async def _find(session: Session, name: str) -> tuple[Schedule | None, float]:
     """Return the schedule of a name that the broker was given, if there is one, and the time."""
-    _, index = await timetable.look(session.records)
-    stored = (await timetable.load(session.records, index)).get(name)
+    stored = (await timetable.known(session.records))[2].get(name)
     if stored is not None and stored.complaint is not None:
         raise stored.complaint
     return None if stored is None else stored.schedule, await session.now()
 
 
 async def _views(session: Session, standing: Mapping[str, Schedule]) -> list[ScheduleView]:
-    _, index = await timetable.look(session.records)
-    stored = await timetable.load(session.records, index)
+    _, index, stored = await timetable.known(session.records)
     found = dict(_all(index, stored, standing))
     queues = {schedule.job.queue.name for schedule, _ in found.values() if schedule is not None}
     marks = {queue: await session.marks(queue) for queue in sorted(queues)}

@@ -118,30 +118,43 @@ async def look(records: Records) -> tuple[bytes | None, Index]:
     return value, read_index(value)
 
 
-async def change(records: Records, step: Callable[[Index], Mapping[str, Entry] | None]) -> Index:
+async def known(records: Records) -> tuple[bytes | None, Index, dict[str, Stored]]:
+    """Return the index, as it is kept and as it is read, and all schedules that it knows."""
+    value, index = await look(records)
+    while True:
+        stored = await load(records, index)
+        if len(stored) == sum(entry.record is not None for entry in index.entries.values()):
+            return value, index, stored
+        # One was replaced between the two looks; unless its record is lost, and then this is all there is.
+        before = value
+        value, index = await look(records)
+        if value == before:
+            return value, index, stored
+
+
+async def change(records: Records, step: Callable[[Index], Mapping[str, Entry] | None]) -> None:
     """Change the index: again and again, until nobody else did meanwhile.
 
     Args:
       records: where it is.
       step: from the index to its entries from now on, or to None if they need not change.
 
-    Returns:
-      The index as it was before.
-
     Cancellation: may or may not have been applied; safe to repeat.
     """
     while True:
         value, index = await look(records)
         entries = step(index)
-        if entries is None:
-            return index
-        new = _ENCODER.encode(Index(dict(entries), index.revision + 1))
-        [before] = await records.carry_out(
-            [Claim(INDEX, new, None) if value is None else Write(INDEX, new, None, instead_of=value)]
-        )
-        # A call that an engine repeats by itself finds what it has written.
-        if before in (value, new):
-            return index
+        if entries is None or await _exchanged(records, value, index, entries):
+            return
+
+
+async def _exchanged(records: Records, value: bytes | None, index: Index, entries: Mapping[str, Entry]) -> bool:
+    """Put other entries in place of those of an index, unless that has changed; return whether it was so."""
+    new = _ENCODER.encode(Index(dict(entries), index.revision + 1))
+    step = Claim(INDEX, new, None) if value is None else Write(INDEX, new, None, instead_of=value)
+    [before] = await records.carry_out([step])
+    # A call that an engine repeats by itself finds what it has written.
+    return before in (value, new)
 
 
 async def load(records: Records, index: Index) -> dict[str, Stored]:
@@ -164,34 +177,34 @@ async def store(records: Records, schedule: Schedule, now: float) -> Stored | No
     If its time is the same as before, it goes on where that one is; otherwise it begins now, and the earlier one, whose
     mark is of no more use, is returned.
     """
-    name, record = schedule.name, secrets.token_hex(8)
-    _, index = await look(records)
-    stored = (await load(records, index)).get(name)
-    created = now
-    if stored is not None and stored.schedule is not None and stored.schedule.when == schedule.when:
-        created = stored.created
-    await records.carry_out([Write(_key(name, record), schedule_text.written(schedule, created), None)])
-
-    def step(index: Index) -> Mapping[str, Entry]:
-        return {**index.entries, name: replace(index.entries.get(name, Entry()), record=record)}
-
-    await _drop(records, name, await change(records, step))
-    return stored if stored is not None and stored.created != created else None
+    name = schedule.name
+    while True:
+        value, index, schedules = await known(records)
+        stored = schedules.get(name)
+        created = now
+        if stored is not None and stored.schedule is not None and stored.schedule.when == schedule.when:
+            created = stored.created
+        record = secrets.token_hex(8)
+        await records.carry_out([Write(_key(name, record), schedule_text.written(schedule, created), None)])
+        entry = replace(index.entries.get(name, Entry()), record=record)
+        # Only in place of the one that was looked at: another one may be elsewhere.
+        if await _exchanged(records, value, index, {**index.entries, name: entry}):
+            await _drop(records, name, index.entries.get(name, Entry()).record)
+            return stored if stored is not None and stored.created != created else None
+        await _drop(records, name, record)
 
 
 async def remove(records: Records, name: str) -> Stored | None:
     """Forget a schedule that was stored, and all that is noted of its name; return it, if there was one."""
-    _, index = await look(records)
-    stored = (await load(records, index)).get(name)
-
-    def step(index: Index) -> Mapping[str, Entry] | None:
-        if index.entries.get(name, Entry()).record is None:
+    while True:
+        value, index, schedules = await known(records)
+        record = index.entries.get(name, Entry()).record
+        if record is None:
             return None
-        return {other: entry for other, entry in index.entries.items() if other != name}
-
-    before = await change(records, step)
-    await _drop(records, name, before)
-    return stored if before.entries.get(name, Entry()).record is not None else None
+        others = {other: entry for other, entry in index.entries.items() if other != name}
+        if await _exchanged(records, value, index, others):
+            await _drop(records, name, record)
+            return schedules.get(name, Stored(None))
 
 
 async def pause(records: Records, name: str) -> None:
@@ -216,9 +229,8 @@ async def resume(records: Records, name: str, now: float) -> None:
     await change(records, step)
 
 
-async def _drop(records: Records, name: str, before: Index) -> None:
-    """Remove the record that an earlier index had of a name."""
-    record = before.entries.get(name, Entry()).record
+async def _drop(records: Records, name: str, record: str | None) -> None:
+    """Remove a record that an index had, or would have had, of a name."""
     await records.carry_out([] if record is None else [Drop(_key(name, record))])
 
 

@@ -125,6 +125,7 @@ class Session(abc.ABC):
 
         An undeclared queue is a reply (``NO_QUEUE``), and then nothing of the batch is stored; neither is it if one
         item conflicts (``CONFLICT``), or a queue has no room for all that would be new in it (``FULL``, for each).
+        A holder that is replaced ends as cancelled, with ``rules.publishing.replaced_by`` as its reason.
         """
 
     def publish_in(self, connection: Any, batch: Sequence[Publication]) -> list[Published]:

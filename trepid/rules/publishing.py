@@ -96,6 +96,11 @@ def plan(
     return Plan(Publishing.EXISTING, holder[0])
 
 
+def replaced_by(id: str) -> str:
+    """Return the reason with which a holder is withdrawn for a message that takes its unique key."""
+    return f"replaced by {id}"
+
+
 def fired(outcome: Publishing, *, insist: bool) -> bool:
     """Whether an instant of a schedule counts as fired, given what became of its message.
 

@@ -222,6 +222,11 @@ class Actor(Generic[P, T]):
         """Return an actor of the same function with some settings changed."""
         settings: dict[str, Any] = {key: getattr(self, key) for key in ActorSettings.__annotations__}
         settings |= {"run_in": None if self.run_in == "trio" else self.run_in, **changes}
+        if self.rate is not None and self.rate.key is not None and "key" not in changes:
+            # It came with the rate, so it makes way for that of another one, and goes with the last limit.
+            rate = settings["rate"]
+            if (isinstance(rate, Rate) and rate.key is not None) or (rate is None and settings["concurrency"] is None):
+                settings["key"] = None
         return Actor(self.fn, abandon_on_cancel=self.abandon_on_cancel, **settings)
 
     def wait_before_retry(self, retry_number: int) -> float:

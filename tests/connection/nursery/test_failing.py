@@ -1,5 +1,7 @@
 """What fails a job nursery, what that does to the others, and what is raised."""
 
+from itertools import pairwise
+
 import pytest
 import trio
 import trio.testing
@@ -7,6 +9,7 @@ import trio.testing
 import trepid
 from tests.connection.nursery.cast import WORK, Log, counts, failures
 from tests.runtime.stage import TroubledBroker, idle, working
+from trepid.connection.nursery.claims import Claims
 from trepid.testing import Faults, FaultyBroker, refused, reply_lost
 
 
@@ -185,6 +188,79 @@ async def test_a_child_that_somebody_else_cancels_is_a_failure(connection, autoj
     [error] = caught.value.exceptions
     assert isinstance(error, trepid.JobCancelledError)
     assert (error.id, error.message, trio.current_time()) == (handle.id, "the operator", 5)
+
+
+def rebuild(n: int, id: str | None = None) -> trepid.Job[int]:
+    return WORK.job(n).options(unique=trepid.Unique("rebuild", "replace"), delay=5, id=id)
+
+
+@pytest.mark.parametrize("pause", [0, 1], ids=["in one batch", "one after the other"])
+async def test_a_child_that_another_one_replaces_is_no_failure(connection, autojump_clock, pause):
+    async with working(trepid.Worker(WORK), connection):
+        async with trepid.open_job_nursery(connection) as jobs:
+            handles = []
+            for n in range(4):
+                handles.append(jobs.start_soon(rebuild(n, "mine" if n == 2 else None)))
+                await trio.sleep(pause)
+        assert trio.current_time() == 3 * pause + 6
+        assert await handles[3].result() == 6
+        for handle, by in pairwise(handles):
+            with pytest.raises(trepid.JobCancelledError, match=f"replaced by {by.id}"):
+                await handle.result()
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=1, failed=0, cancelled=3)
+
+
+async def test_a_message_of_somebody_else_that_a_child_replaces_is_no_failure(connection, autojump_clock):
+    async with working(trepid.Worker(WORK), connection):
+        await connection.enqueue(rebuild(1))
+        async with trepid.open_job_nursery(connection) as jobs:
+            found = jobs.start_soon(rebuild(2).options(unique=trepid.Unique("rebuild")))
+            await found.status()
+            jobs.start_soon(rebuild(3))
+        assert found.existing
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=1, failed=0, cancelled=1)
+
+
+async def test_a_child_that_somebody_else_replaces_is_a_failure(connection, autojump_clock):
+    async with working(trepid.Worker(WORK), connection):
+        with pytest.raises(ExceptionGroup) as caught:
+            async with trepid.open_job_nursery(connection) as jobs:
+                handle = jobs.start_soon(rebuild(1))
+                await handle.status()
+                other = await connection.enqueue(rebuild(2))
+        [error] = caught.value.exceptions
+        assert isinstance(error, trepid.JobCancelledError)
+        assert (error.id, error.message) == (handle.id, f"replaced by {other.id}")
+        assert await other.result() == 4
+
+
+async def test_who_finds_a_running_job_and_who_comes_after_it_replace_each_other_in_turn(connection, autojump_clock):
+    async with working(trepid.Worker(WORK), connection):
+        async with trepid.open_job_nursery(connection) as jobs:
+            first = jobs.start_soon(rebuild(1))
+            await trio.sleep(5.5)
+            found = jobs.start_soon(rebuild(2))
+            await first.wait()
+            for n in range(3, 6):
+                last = jobs.start_soon(rebuild(n))
+                await trio.sleep(1)
+        assert (found.existing, await found.result(), await last.result()) == (True, 2, 10)
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=3, failed=0, cancelled=2)
+
+
+def test_claims_are_forgotten_with_their_children():
+    claims = Claims()
+    held = [claims.enter("queue", "key", id) for id in "abc"]
+    other = claims.enter("elsewhere", "key", "d")
+    assert not claims.gave_way(held[0], "replaced by d")
+    for claim in (held[1], held[0]):
+        assert claims.gave_way(claim, "replaced by b")
+        claims.leave(claim)
+    assert claims.gave_way(held[2], "replaced by c")
+    assert not claims.gave_way(held[2], "replaced by b"), "whoever it can have replaced has left"
+    for claim in (held[2], other):
+        claims.leave(claim)
+    assert claims == Claims()
 
 
 async def test_a_cancelled_child_that_fails_for_good_first_is_a_failure(connection, autojump_clock):

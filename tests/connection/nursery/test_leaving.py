@@ -189,7 +189,7 @@ async def test_what_waits_behind_a_late_publish_or_is_put_back_after_it_is_told(
         return await publish(self, batch)
 
     monkeypatch.setattr(MemorySession, "publish", stubborn)
-    with trio.move_on_after(1):
+    with nullcontext() if full else pytest.RaisesGroup(trepid.JobNurseryTimeoutError), trio.move_on_after(1):
         async with trepid.open_job_nursery(connection) as jobs:
             on_its_way = jobs.start_soon(WORK.job(1))
             await trio.sleep(0.5)
@@ -201,6 +201,67 @@ async def test_what_waits_behind_a_late_publish_or_is_put_back_after_it_is_told(
         with trio.fail_after(1), pytest.raises(trepid.JobCancelledError, match="its job nursery was cancelled"):
             await on_its_way.result()
     assert jobs.statistics().unpublished == 0
+
+
+async def test_a_publish_that_outlasts_the_confirmation_is_listed(autojump_clock):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        with pytest.raises(ExceptionGroup) as caught:
+            async with trepid.open_job_nursery(connection) as jobs:
+                there = jobs.start_soon(WORK.job(1))
+                await there.status()
+                broker.trouble.late["publish"] = 20
+                broker.trouble.hang |= {"cancel", "endings"}
+                handles = [jobs.start_soon(WORK.job(n).options(id=id)) for n, id in enumerate([None, "mine", "mine"])]
+                await trio.sleep(1)
+                jobs.cancel_scope.cancel()
+        assert trio.current_time() == 20, "the engine shields it"
+    [error] = caught.value.exceptions
+    assert isinstance(error, trepid.JobNurseryTimeoutError)
+    assert error.ids == (there.id, handles[0].id, "mine")
+
+
+@pytest.mark.parametrize("left_by", ["an outer scope", "its own scope", "the body", "another job", "a deadline"])
+async def test_however_the_block_is_left_a_publish_that_hangs_is_waited_for_five_seconds(autojump_clock, left_by):
+    broker = TroubledBroker()
+    group = {"the body": KeyError, "another job": trepid.JobFailedError}.get(left_by)
+    async with trepid.open_connection(broker) as connection, working(trepid.Worker(WORK), connection):
+        with nullcontext() if group is None else pytest.RaisesGroup(group), trio.CancelScope() as scope:
+            if left_by == "a deadline":
+                scope.deadline = 10
+            async with trepid.open_job_nursery(connection) as jobs:
+                if left_by == "another job":
+                    await jobs.start_soon(WORK.job(-1, 10)).status()
+                broker.trouble.hang.add("publish")
+                handle = jobs.start_soon(WORK.job(1))
+                await idle()
+                if left_by == "an outer scope":
+                    scope.cancel()
+                elif left_by == "its own scope":
+                    jobs.cancel_scope.cancel()
+                elif left_by == "the body":
+                    raise KeyError
+        assert trio.current_time() == (15 if left_by in ("another job", "a deadline") else 5)
+        with pytest.raises(trepid.JobGoneError):
+            await handle.status()
+
+
+async def test_an_interrupt_that_disturbs_the_overseer_leaves_no_publish_without_an_end(autojump_clock, monkeypatch):
+    def interrupted(self) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trepid.JobNursery, "closing", interrupted)
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        broker.trouble.hang.add("publish")
+        with trio.fail_after(60), pytest.RaisesGroup(trepid.JobNurseryTimeoutError, KeyboardInterrupt):
+            async with trepid.open_job_nursery(connection) as jobs:
+                jobs.start_soon(WORK.job(1))
+                await idle()
+                jobs.cancel_scope.cancel()
+        assert trio.current_time() == 0
 
 
 async def test_cancelled_at_every_moment_nothing_is_left(connection, autojump_clock):
@@ -326,6 +387,7 @@ async def test_a_worker_that_is_early_by_its_clock_is_no_failure(autojump_clock)
                     handle = jobs.start_soon(log.actor.job(1))
             assert (trio.current_time(), log.ended) == (60, {1: pytest.approx(58)})
             assert (await handle.status()).reason == "deadline"
+        assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=0, cancelled=1)
 
 
 async def test_a_deadline_that_was_moved_on_leaves_what_was_published_with_its_own(connection, autojump_clock):
@@ -338,3 +400,4 @@ async def test_a_deadline_that_was_moved_on_leaves_what_was_published_with_its_o
                     await trio.sleep(5)
                     scope.deadline = math.inf
         assert trio.current_time() == pytest.approx(60)
+    assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=1, cancelled=0)

@@ -43,6 +43,21 @@ async def test_start_soon_never_waits_and_publishes_in_batches(autojump_clock):
     assert jobs.statistics().done == 1200
 
 
+async def test_a_batch_is_bounded_by_bytes_too(autojump_clock):
+    large = trepid.Job("large", args=["x" * 1_000_000])
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        async with trepid.open_job_nursery(connection) as jobs:
+            for _ in range(20):
+                jobs.start_soon(large)
+            await idle()
+            assert jobs.statistics() == trepid.JobNurseryStatistics(0, 20, done=0, failed=0, cancelled=0)
+            jobs.cancel_scope.cancel()
+    published = [args for _, name, args, _ in broker.trouble.log if name == "publish"]
+    assert [len(batch) for (batch,) in published] == [4, 4, 4, 4, 4]
+
+
 @pytest.mark.parametrize(
     ("job", "error"),
     [
@@ -228,6 +243,12 @@ async def test_an_end_behind_a_thousand_others_is_noticed(connection, autojump_c
 async def test_wrong_arguments_are_refused_at_the_call(connection, autojump_clock, settings, error):
     with pytest.raises(error):
         trepid.open_job_nursery(connection, **settings)
+
+
+@pytest.mark.parametrize("wrong", ["sqlite:jobs.db", None, trepid.MemoryBroker()])
+def test_it_is_opened_on_a_connection(wrong):
+    with pytest.raises(TypeError, match=r"on a connection, not .*; write `async with trepid.open_connection"):
+        trepid.open_job_nursery(wrong)
 
 
 @pytest.mark.parametrize("lack", [{"results": "none"}, {"cancel_running": False}, {"records": False}])

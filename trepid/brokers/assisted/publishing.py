@@ -22,7 +22,7 @@ from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
 from trepid.rules.life import READY
-from trepid.rules.publishing import REMEMBERED, Published, Publishing
+from trepid.rules.publishing import REMEMBERED, Published, Publishing, replaced_by
 
 _REFUSED = (Publishing.CONFLICT, Publishing.NO_QUEUE, Publishing.NOT_STORED)
 
@@ -192,7 +192,7 @@ class Drafts:
             def withdrawn(entry: Entry) -> Deed | None:
                 if entry.deed is None or entry.deed.state is not READY:
                     return None
-                return cancelled(entry.deed, entry.now, f"replaced by {draft.item.id}")
+                return cancelled(entry.deed, entry.now, replaced_by(draft.item.id))
 
             await self._register.change({victim: (entry, withdrawn)})
         (before,) = await self._register.carry_out([exchange(key, draft.holder, TICKET_FOR, kept)])

@@ -10,7 +10,7 @@ from trepid.brokers.memory.store import Store
 from trepid.ports.messages import Firing, Publication
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, READY, State
-from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, fired, plan
+from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, fired, plan, replaced_by
 
 
 class Acceptance(Store):
@@ -96,7 +96,7 @@ class Acceptance(Store):
         key = None if item.unique is None else item.unique.key
         if planned.withdraw and key is not None:
             holder = shelf.uniques[key]
-            self.moved(holder, lifecycle.cancel(holder.life, f"replaced by {item.id}", now)[0], now)
+            self.moved(holder, lifecycle.cancel(holder.life, replaced_by(item.id), now)[0], now)
         old = shelf.rows.get(item.id)
         if old is not None:
             self.remove(old, now)

@@ -12,7 +12,7 @@ from trepid.brokers.sql.rows import Row, load
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
 from trepid.rules.life import CANCELLED, DONE, ENDED, READY, State
-from trepid.rules.publishing import Plan, Publishing, PublishToken, plan
+from trepid.rules.publishing import Plan, Publishing, PublishToken, plan, replaced_by
 
 
 class Planner:
@@ -85,7 +85,7 @@ class Planner:
         for place, id in self._withdrawn.items():
             if place in self._holders:
                 row = self._holders[place]
-                steps[row.life.seq] = Step(row, lifecycle.cancel(row.life, f"replaced by {id}", tx.now)[0])
+                steps[row.life.seq] = Step(row, lifecycle.cancel(row.life, replaced_by(id), tx.now)[0])
         tx.save(steps.values())
         cleared: dict[int, list[str]] = {}
         for queue, id in self._cleared:
@@ -103,7 +103,7 @@ class Planner:
                 yield new
                 new = []
                 row = self._tx.stored(queue, [replaced])[replaced]
-                life, _ = lifecycle.cancel(row.life, f"replaced by {item.id}", self._tx.now)
+                life, _ = lifecycle.cancel(row.life, replaced_by(item.id), self._tx.now)
                 self._tx.save([Step(row, life)])
             new.append(item)
         if new:

@@ -15,7 +15,7 @@ from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
 from trepid.rules.gates import QUEUE
 from trepid.rules.life import DONE, READY, State
-from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, PublishToken, plan
+from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, PublishToken, plan, replaced_by
 
 _SWEPT_AT_LEAST = 16
 _QUEUE = 6
@@ -140,7 +140,7 @@ def _make_room(tx: Transaction, item: Publication, planned: Plan) -> None:
     if planned.withdraw and item.unique is not None:
         holder = tx.aged(tx.by_unique(queue, item.unique.key))
         if holder is not None:
-            tx.move(holder, lifecycle.cancel(holder.life, f"replaced by {item.id}", tx.now)[0])
+            tx.move(holder, lifecycle.cancel(holder.life, replaced_by(item.id), tx.now)[0])
     earlier = tx.stored(queue, item.id)
     if earlier is not None:
         tx.remove([earlier])

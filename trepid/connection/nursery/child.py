@@ -10,6 +10,7 @@ import attrs
 
 from trepid.connection.births import Birth
 from trepid.connection.handle import JobHandle, follow
+from trepid.connection.nursery.claims import Claim
 from trepid.ports.messages import Ending, Publication
 
 
@@ -22,6 +23,7 @@ class Child(Birth):
       publication: what is to be published; None once that is done, so that arguments are not kept.
       named: whether its id was chosen by the user, and so may be that of somebody else's message.
       handle: its handle, until the message is published.
+      claim: that it has a unique key, if it has one.
       existing: whether its id or unique key belonged to a live message, which the nursery waits for, but never cancels.
       deadline: what it inherited, on Trio's clock.
       heard: told how it ended, if somebody wants to know: unless that ends the whole nursery.
@@ -34,6 +36,7 @@ class Child(Birth):
     named: bool = False
     handle: JobHandle[Any] | None = None
     heard: Callable[[Ending], None] | None = None
+    claim: Claim | None = attrs.field(init=False, default=None)
     existing: bool = attrs.field(init=False, default=False)
     deadline: float = attrs.field(init=False, default=inf)
     twins: list[Child] = attrs.field(init=False, factory=list)

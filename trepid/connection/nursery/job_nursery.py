@@ -174,8 +174,11 @@ class JobNursery:
     def _start(self, child: Child) -> None:
         if self._brood.closing:
             self._brood.lost(child, REASON)
-        else:
-            self._outbox.add(child)
+            return
+        unique = None if child.publication is None else child.publication.unique
+        if unique is not None:
+            child.claim = self._brood.claims.enter(child.queue, unique.key, child.id)
+        self._outbox.add(child)
 
 
 def _item(item: object) -> object:

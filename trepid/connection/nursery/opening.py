@@ -35,8 +35,9 @@ def open_job_nursery(
     """Open a job nursery for the length of an ``async with`` block: its jobs belong to the block.
 
     Leaving the block waits for all of them.  A job that is not done fails the block, unless its own handle cancelled
-    it: the body is cancelled, the other jobs are withdrawn, or stopped where they run, and once that is confirmed an
-    ExceptionGroup is raised with one error for each failed job, and with what the body raised, as from Trio's nursery.
+    it, or another job of the block has replaced it (``Unique(key, "replace")``): the body is cancelled, the other
+    jobs are withdrawn, or stopped where they run, and once that is confirmed an ExceptionGroup is raised with one
+    error for each failed job, and with what the body raised, as from Trio's nursery.
     Jobs inherit the deadline that is in effect for the block when they are published.  If this process dies, workers
     cancel its jobs once *lease* is over.
 
@@ -56,6 +57,11 @@ def open_job_nursery(
     Cancellation: all jobs are withdrawn, and those that run are cancelled.  That is waited for, shielded, for at most
     10 seconds; after those, JobNurseryTimeoutError lists the jobs whose end nobody has confirmed.
     """
+    if not isinstance(connection, Connection):
+        raise TypeError(
+            f"a job nursery is opened on a connection, not {connection!r}; "
+            "write `async with trepid.open_connection(...) as connection` round it"
+        )
     held_for = seconds(lease, "lease", positive=True)
     if held_for < 3:
         raise ValueError(f"lease must be at least 3 seconds, not {lease!r}")
@@ -96,11 +102,6 @@ async def _raise(error: Exception) -> None:  # noqa: ASYNC910, ASYNC124 - it rai
     raise error
 
 
-async def _raise_at(when: float, error: Exception) -> None:
-    await trio.sleep_until(when)
-    raise error
-
-
 class _House:
     """The tasks of one job nursery, and the order in which they end."""
 
@@ -128,7 +129,7 @@ class _House:
     async def oversee(self) -> None:
         """Wait for the end of the body and of all jobs; cancelled before that, withdraw what is left."""
         try:
-            while not self._body_left or self._outbox.size or self._brood.live:
+            while not self._body_left or self._outbox.size or self._brood.live or self._brood.early:
                 self._brood.changed = trio.Event()
                 await self._brood.changed.wait()
         finally:
@@ -146,9 +147,12 @@ class _House:
 
     async def _end(self) -> None:
         """End the other tasks of the nursery, whatever has happened."""
-        left = [id for vigil in self._brood.vigils.values() for id in vigil.children]
+        left = [child for vigil in self._brood.vigils.values() for child in vigil.children.values()]
+        left += self._outbox.abandon()
         if left:
-            self._fail(JobNurseryTimeoutError(tuple(left)))
+            # Two children of one id are one message, in the same queue.
+            messages = dict.fromkeys((child.queue, child.id) for child in left)
+            self._fail(JobNurseryTimeoutError(tuple(id for _, id in messages)))
         for scope in self._scopes:
             scope.cancel(reason="the job nursery ends")
         await self._life.end()
@@ -156,8 +160,13 @@ class _House:
     def _fail(self, error: Exception) -> None:
         self._tasks.start_soon(_raise, error)
 
-    def _fail_at(self, when: float, error: Exception) -> None:
-        self._tasks.start_soon(_raise_at, when, error)
+    def _fail_at(self, when: float, size: int, error: Exception) -> None:
+        self._tasks.start_soon(self._raise_at, when, size, error)
+
+    async def _raise_at(self, when: float, size: int, error: Exception) -> None:
+        await trio.sleep_until(when)
+        self._brood.overdue(size)
+        raise error
 
     def _watch(self, vigil: Vigil) -> None:
         self._serve("ends", partial(vigil.keep, self._look))

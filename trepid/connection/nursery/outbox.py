@@ -29,6 +29,9 @@ _REFUSED: Final = (UnknownQueueError, UniqueConflictError, UnsupportedError, Pay
 """What the broker says of a batch of which it has stored nothing, if it stores all or none."""
 
 _AT_ONCE: Final = 500
+_BYTES_AT_ONCE: Final = 4 * 1024 * 1024
+"""Of so many messages, or with so many bytes, is a batch at most: it has to arrive while the end waits for it."""
+
 _FIRST_LOOK: Final = 0.02
 _LONGEST_LOOK: Final = 1.0
 """Seconds between looks whether a full queue has room."""
@@ -55,8 +58,9 @@ class Outbox:
     size: int = attrs.field(init=False, default=0)
     room: trio.Event = attrs.field(init=False, factory=trio.Event)
     _more: trio.Event = attrs.field(init=False, factory=trio.Event)
-    # Round the publish that is under way.
+    # The publish that is under way, and whose it is.
     _sending: trio.CancelScope | None = attrs.field(init=False, default=None)
+    _sent: list[Child] = attrs.field(init=False, factory=list)
     _landed: trio.Event = attrs.field(init=False, factory=trio.Event)
     _batch: int = attrs.field(init=False, default=_AT_ONCE)
     # Why nothing is published any more.
@@ -93,11 +97,18 @@ class Outbox:
     def _taken(self, deadline: float) -> list[Child]:
         """Take the next children out of the box, with what they inherit."""
         batch: list[Child] = []
+        room = _BYTES_AT_ONCE
         while self._waiting and len(batch) < self._batch:
-            child = self._waiting.popleft()
+            child = self._waiting[0]
             if child.disowned:
+                self._waiting.popleft()
                 self._drop([child], child.why)
                 continue
+            if child.publication is not None:
+                room -= len(child.publication.payload)
+            if batch and room < 0:
+                break
+            self._waiting.popleft()
             child.taken, child.deadline = True, deadline
             batch.append(child)
         return batch
@@ -110,6 +121,7 @@ class Outbox:
         offset = self._offset()
         items = [_tethered(child, self._scope, offset) for child in batch]
         self._landed = trio.Event()
+        self._sent = batch
         answered = False
         try:
             with trio.CancelScope(shield=True) as self._sending:
@@ -125,6 +137,7 @@ class Outbox:
             raise
         finally:
             self._sending = None
+            self._sent = []
             if batch[0].taken:
                 # Published, or refused, or perhaps published: whatever it is, from now on it is asked for by its id.
                 self._hand_over(batch)
@@ -181,6 +194,12 @@ class Outbox:
             await self._landed.wait()
         else:
             await trio.lowlevel.checkpoint()
+
+    def abandon(self) -> list[Child]:
+        """Cancel a publish that is still under way; return its children, of which nothing is known."""
+        if self._sending is not None:
+            self._sending.cancel(reason="the job nursery ends")
+        return self._sent
 
 
 def _tethered(child: Child, scope: str, offset: float) -> Publication:

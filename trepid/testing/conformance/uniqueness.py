@@ -7,7 +7,7 @@ from collections import Counter
 import trio
 
 from trepid.rules.life import Reply, State
-from trepid.rules.publishing import Published, Publishing
+from trepid.rules.publishing import Published, Publishing, replaced_by
 from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict, Withdrawn
 from trepid.testing.conformance.report import holds, same
 from trepid.testing.conformance.world import COMEBACK, DAY, LONG, OOPS, QUEUE, World, case
@@ -60,6 +60,8 @@ async def a_waiting_holder_is_replaced_if_asked_for(world: World) -> None:
         got = await world.publish("other", queue=queue, unique=Unique("k", "replace"))
         same(f"a publish while the holder is {state}", got, Published(ACCEPTED, "other"))
         await world.is_(State.CANCELLED, "holder", queue)
+        if (view := await world.glimpse("holder", queue)) is not None:
+            same("the reason", view.reason, replaced_by("other"))
         same("leased", [each.id for each in await world.lease(queues=[queue])], ["other"])
         same("a third", await world.publish("third", queue=queue, unique=Unique("k")), Published(EXISTING, "other"))
 
