@@ -95,6 +95,25 @@ async def test_any_number_of_workers_fire_an_instant_once(autojump_clock, broker
     assert sorted(diary.instants) == [1, 2, 3, 4, 5]
 
 
+async def test_whoever_fires_an_instant_publishes_the_same(autojump_clock, diary):
+    """An engine that cannot mark in the same step knows the second publish by its id and token alone."""
+    broker = TroubledBroker()
+    broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        worker = worker_of(diary, hourly(diary))
+        async with working(worker, connection), working(worker, connection):
+            await trio.sleep(3.5 * HOUR)
+    published = {}
+    for _, name, args, _ in broker.trouble.log:
+        for firing in args[0] if name == "fire" else ():
+            if firing.publication is not None:
+                published.setdefault(firing.instant, []).append((firing.publication.id, firing.publication.token))
+    assert [len(each) for each in published.values()] == [2, 2, 2], "by both workers"
+    assert all(first == second for first, second in published.values())
+    assert len({token for (_, token), _ in published.values()}) == 3, "and another one at each instant"
+
+
 async def test_the_message_of_an_instant_has_a_readable_id(autojump_clock, connection, diary):
     async with working(worker_of(diary, hourly(diary)), connection):
         await trio.sleep(HOUR + 1)
@@ -307,6 +326,17 @@ async def test_what_the_broker_was_given_wins_over_the_router(autojump_clock, co
         await trio.sleep(HOUR)
     # When it is taken back, the router's goes on: it has missed some instants, and makes up for them.
     assert diary.instants == [1, 12, 13, 14]
+
+
+async def test_it_wins_also_where_only_others_fire_it(autojump_clock, connection, diary):
+    """The broker's is for a queue from which this worker does not receive; its router's own is not fired instead."""
+    await connection.declare("other")
+    async with working(worker_of(diary, hourly(diary)), connection):
+        await trio.sleep(1.5 * HOUR)
+        await connection.schedule(hourly(diary).options(job=diary.actor.job().options(queue="other")))
+        await trio.sleep(2 * HOUR)
+    assert diary.instants == [1]
+    assert (await connection.stats("other")).live == 0
 
 
 async def test_arguments_and_settings_survive_the_broker(autojump_clock, connection):
