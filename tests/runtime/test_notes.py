@@ -14,7 +14,7 @@ from tests.runtime.stage import idle, working
 from trepid.brokers.memory.session import MemorySession
 from trepid.ports.broker import Session
 from trepid.ports.records import Read, Write
-from trepid.values.notes import Note, Saved, dump, load, note_key, state_key, written
+from trepid.values.notes import Note, Piece, Saved, dump, load, note_key, piece_key, state_key, written
 
 
 async def collect(handle, into=None):
@@ -431,6 +431,20 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b"], "once each"
 
 
+async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
+    """An earlier worker has stored one and did not live to tell of it; both are values of the job."""
+
+    async def work(ctx: trepid.Context) -> None:
+        await ctx.emit("mine")
+
+    actor = trepid.Actor(work)
+    handle = await connection.enqueue(actor.job())
+    theirs = Write(piece_key("default", handle.id, 0), dump(Piece(1, written("theirs"))), None)
+    await connection.session.records.carry_out([theirs])
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert [u.value for u in await collect(handle) if isinstance(u, trepid.Emitted)] == ["theirs", "mine"]
+
+
 @pytest.mark.parametrize(
     ("amounts", "error"),
     [(("1",), TypeError), ((True,), TypeError), ((-1,), ValueError), ((float("nan"),), ValueError),
@@ -595,6 +609,20 @@ async def test_a_dead_letter_that_is_requeued_goes_on_where_it_was(connection, a
         assert await handle.result() == {"page": 5}
 
 
+async def test_the_state_of_a_dead_letter_is_kept_for_thirty_days(connection, autojump_clock):
+    async def fail(ctx: trepid.Context) -> None:
+        await ctx.checkpoint_state(1)
+        raise ValueError
+
+    actor = trepid.Actor(fail)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    await trio.sleep(30 * 86_400 - 1)
+    assert await state_of(connection, handle.id) is not None
+    await trio.sleep(2)
+    assert await state_of(connection, handle.id) is None
+
+
 async def test_another_run_under_the_same_id_begins_anew(connection, autojump_clock):
     async def once(ctx: trepid.Context) -> object:
         before = ctx.state
@@ -617,6 +645,41 @@ async def test_another_run_under_the_same_id_begins_anew(connection, autojump_cl
         values = [u for u in await collect(again) if isinstance(u, trepid.Emitted)]
         assert len(values) == 1, "nor are its values"
     assert await state_of(connection, "x") is None
+
+
+async def test_a_retry_of_another_run_does_not_find_the_state_of_the_one_before(connection, autojump_clock):
+    seen = []
+
+    async def flawed(ctx: trepid.Context, *, saves: bool) -> None:
+        seen.append(ctx.state)
+        if saves:
+            await ctx.checkpoint_state("of a dead letter")
+        raise ValueError
+
+    actor = trepid.Actor(flawed, retry_policy=lambda _: 0)
+    async with working(trepid.Worker(actor), connection):
+        await (await connection.enqueue(actor.job(saves=True).options(id="x"))).wait()
+        await trio.sleep(1)  # runs are told apart by when they were published
+        await (await connection.enqueue(actor.job(saves=False).options(id="x", retries=1))).wait()
+    assert seen == [None, None, None]
+
+
+async def test_who_comes_too_late_takes_no_state_away(connection, autojump_clock):
+    """What it returned is refused, so the job goes on elsewhere, and where it was."""
+    tries = []
+
+    async def late(ctx: trepid.Context) -> object:
+        tries.append(ctx.state)
+        if len(tries) == 1:
+            await ctx.checkpoint_state({"page": 5})
+            await connection.session.expire_owner(running.statistics().owner)
+        return ctx.state
+
+    actor = trepid.Actor(late)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection) as running:
+        assert await handle.result() == {"page": 5}
+    assert tries == [None, {"page": 5}]
 
 
 async def test_a_stale_worker_does_not_write_over_its_successor(connection, autojump_clock):
