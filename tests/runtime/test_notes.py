@@ -118,6 +118,19 @@ async def test_a_late_watch_gets_all_that_is_kept(connection, autojump_clock):
     assert len(connection.session.records) == 0, "kept as long as the result, and not longer"
 
 
+async def test_what_a_job_told_at_its_beginning_is_kept_as_long_as_its_result(connection, autojump_clock):
+    async def long(ctx: trepid.Context) -> None:
+        await ctx.emit("early")
+        await ctx.progress(1, 2)
+        await trio.sleep(500)
+
+    actor = trepid.Actor(long, result_ttl=10)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    await trio.sleep(9)
+    assert kinds(await collect(handle)) == ["Emitted", "Progressed", "Ended"]
+
+
 async def test_a_watch_of_nothing(connection, autojump_clock):
     with pytest.raises(trepid.JobGoneError):
         await collect(connection.handle("nothing"))
