@@ -297,6 +297,24 @@ async def test_a_late_watch_reads_what_was_emitted_little_by_little(connection, 
     assert len(reads) == 101
 
 
+async def test_a_watch_of_a_running_job_gets_all_that_it_has_emitted_at_once(connection, autojump_clock):
+    async def talker(ctx: trepid.Context) -> None:
+        for n in range(50):
+            await ctx.emit(n)
+        await ctx.progress(50)
+        await trio.sleep(500)
+
+    actor = trepid.Actor(talker)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection):
+        await trio.sleep(1)
+        seen = []
+        await collect(handle, seen)
+    told = [update for when, update in seen if when == 1]
+    assert [u.value for u in told if isinstance(u, trepid.Emitted)] == list(range(50))
+    assert kinds(told) == ["StateChanged", *["Emitted"] * 50, "Progressed"]
+
+
 async def test_a_dead_job_that_is_requeued_before_its_end_is_read_is_watched_on(
     connection, autojump_clock, monkeypatch
 ):
