@@ -272,6 +272,24 @@ async def test_a_step_that_fails_after_it_has_seen_something_tells_it_next_time(
     assert kinds(updates) == ["StateChanged", "Emitted", "Ended"]
 
 
+async def test_what_goes_wrong_while_a_watch_waits_comes_out_bare(autojump_clock, monkeypatch):
+    async with trepid.open_connection("memory:", wait_for_broker=False) as connection:
+        await connection.declare("default")
+        watch = (await connection.enqueue(trepid.Job("nobody"))).watch()
+        assert (await anext(watch)).state is trepid.State.READY
+        errors = [trepid.BrokerLostError("lost")]
+
+        async def moved(self, *args, **settings):
+            await trio.lowlevel.checkpoint()
+            if errors:
+                raise errors.pop()
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(MemorySession, "moved", moved)
+        with trio.fail_after(10), pytest.raises(trepid.BrokerLostError, match="lost"):
+            await anext(watch)
+
+
 async def test_a_late_watch_reads_what_was_emitted_little_by_little(connection, autojump_clock, monkeypatch):
     async def talker(ctx: trepid.Context) -> None:
         for n in range(100):
