@@ -446,6 +446,35 @@ async def test_the_last_progress_is_there_before_the_end_is_known(connection, en
     assert order == [2]
 
 
+@pytest.mark.parametrize("within", ["progress", "emit"])
+async def test_progress_whose_write_is_cancelled_is_still_to_be_told(connection, autojump_clock, monkeypatch, within):
+    """By itself, or riding along with a value that is emitted."""
+    hangs = []
+    carry_out = type(connection.session.records).carry_out
+
+    async def slow(self, steps):
+        if hangs and any(step.key.startswith("progress:") and not isinstance(step, Read) for step in steps):
+            hangs.clear()
+            await trio.sleep_forever()
+        return await carry_out(self, steps)
+
+    monkeypatch.setattr(type(connection.session.records), "carry_out", slow)
+
+    async def hasty(ctx: trepid.Context) -> None:
+        if within == "emit":
+            await ctx.progress(4)
+            await ctx.progress(5)  # too soon
+        hangs.append(None)
+        with trio.move_on_after(1):
+            await (ctx.emit("value") if within == "emit" else ctx.progress(5))
+
+    actor = trepid.Actor(hasty)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert hangs == []
+    assert (await note_of(connection, handle.id)).done == 5
+
+
 async def test_progress_does_not_fail_a_job_while_the_broker_is_away(autojump_clock):
     async def work(ctx: trepid.Context) -> str:
         await ctx.progress(1)
