@@ -257,6 +257,25 @@ async def test_who_replaces_waits_until_the_other_one_has_ended(autojump_clock, 
     assert ended == []
 
 
+async def test_an_instant_that_waited_for_its_place_is_no_misfire(autojump_clock, connection):
+    begun = []
+
+    async def slow_to_stop(ctx: trepid.Context) -> None:
+        begun.append((hours(ctx.job.headers["trepid-instant"]), trio.current_time() / HOUR))
+        try:
+            await trio.sleep(5 * HOUR)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HOUR / 6):
+                await trio.sleep_forever()
+
+    actor = trepid.Actor(slow_to_stop, timeout=10 * HOUR)
+    schedule = trepid.Schedule("s", trepid.Every(HOUR), actor.job(), overlap="replace", misfire="skip", grace=60)
+    worker = trepid.Worker(trepid.Router(actor, schedules=[schedule]), graceful_shutdown_time=0)
+    async with working(worker, connection):
+        await trio.sleep(2.5 * HOUR)
+    assert begun == [(1, pytest.approx(1)), (2, pytest.approx(2 + 1 / 6, abs=1e-3))]
+
+
 async def test_a_job_may_bring_its_own_unique_key(autojump_clock, connection):
     diary = Diary(takes=1.5 * HOUR, timeout=10 * HOUR)
     schedule = hourly(diary).options(job=diary.actor.job().options(unique=Unique("k")))
