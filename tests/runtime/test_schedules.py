@@ -258,6 +258,7 @@ async def test_who_replaces_waits_until_the_other_one_has_ended(autojump_clock, 
 
 
 async def test_an_instant_that_waited_for_its_place_is_no_misfire(autojump_clock, connection):
+    """Nor is it forgotten when another schedule is given meanwhile."""
     begun = []
 
     async def slow_to_stop(ctx: trepid.Context) -> None:
@@ -272,7 +273,9 @@ async def test_an_instant_that_waited_for_its_place_is_no_misfire(autojump_clock
     schedule = trepid.Schedule("s", trepid.Every(HOUR), actor.job(), overlap="replace", misfire="skip", grace=60)
     worker = trepid.Worker(trepid.Router(actor, schedules=[schedule]), graceful_shutdown_time=0)
     async with working(worker, connection):
-        await trio.sleep(2.5 * HOUR)
+        await trio.sleep(2.1 * HOUR)
+        await connection.schedule(trepid.Schedule("other", trepid.Every(300 * 86_400), actor.job()))
+        await trio.sleep(0.4 * HOUR)
     assert begun == [(1, pytest.approx(1)), (2, pytest.approx(2 + 1 / 6, abs=1e-3))]
 
 
@@ -399,6 +402,18 @@ async def test_a_pause_lets_instants_pass(autojump_clock, connection, diary, sto
         await connection.resume_schedule("hourly")
         await trio.sleep(HOUR)
     assert diary.instants == [1, 5]
+
+
+async def test_a_pause_stays_when_the_schedule_is_given_again_and_goes_with_it(autojump_clock, connection, diary):
+    await connection.schedule(hourly(diary))
+    await connection.pause_schedule("hourly")
+    for when in (trepid.Every(HOUR), trepid.Every(2 * HOUR)):
+        await connection.schedule(hourly(diary).options(when=when))
+        assert [view.paused for view in await connection.schedules()] == [True]
+    assert await connection.unschedule("hourly")
+    assert await connection.schedules() == []
+    await connection.schedule(hourly(diary))
+    assert [view.paused for view in await connection.schedules()] == [False]
 
 
 async def test_a_pause_lasts_while_no_worker_runs(autojump_clock, connection, diary):
