@@ -45,7 +45,7 @@ async def an_instant_is_fired_once(world: World) -> None:
     same("what waits", await world.lease(), [])
 
 
-@case("firing:atomic", hours=True)
+@case("firing:deduplicated", hours=True)
 async def an_instant_is_fired_once_for_ever(world: World) -> None:
     """Also long after its message is gone, when a repeated publish is no longer recognised."""
     await _fire(world, _firing(world, _T))
