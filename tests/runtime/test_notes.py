@@ -154,6 +154,7 @@ async def test_a_watch_that_has_ended_stays_so(connection, autojump_clock):
 
 async def test_a_watch_goes_along_a_chain(connection, autojump_clock):
     async def step(ctx: trepid.Context, n: int) -> int:
+        await ctx.emit(f"value {n}")
         await ctx.progress(n)
         await trio.sleep(1)
         return n + 1
@@ -163,6 +164,8 @@ async def test_a_watch_goes_along_a_chain(connection, autojump_clock):
     _, seen = await watched(connection, chain, trepid.Worker(actor))
     updates = [update for _, update in seen]
     assert [(u.id, u.done) for u in updates if isinstance(u, trepid.Progressed)] == [("c", 1), ("c.1", 2), ("c.2", 3)]
+    values = [(u.id, u.value) for u in updates if isinstance(u, trepid.Emitted)]
+    assert values == [("c", "value 1"), ("c.1", "value 2"), ("c.2", "value 3")]
     assert [u.id for u in updates if isinstance(u, trepid.StateChanged) and u.state is trepid.State.DONE] == [
         "c",
         "c.1",
