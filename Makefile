@@ -91,7 +91,7 @@ coverage: $(VENV)/.dev servers ## Run the suite and write its coverage as HTML t
 
 .PHONY: chaos
 chaos: $(VENV)/.dev servers ## Run the long storm of killed workers
-	$(BIN)/python -m pytest -m chaos $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m chaos -o faulthandler_exit_on_timeout=false $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(VENV)/.dev servers ## Measure Trepid beside a rival

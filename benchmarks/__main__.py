@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_MODULES = ("memory", "sqlite", "redis", "postgres", "rabbitmq", "nats", "latency", "flatness", "cancelling")
+_ENGINES = ("memory", "sqlite", "redis", "postgres", "rabbitmq", "nats")
+_MODULES = (*_ENGINES, "latency", "flatness", "cancelling", "nurseries")
 
 
 def main() -> None:

@@ -94,6 +94,7 @@ def walked(zone, start, end, text, sets):
 
 @settings(deadline=None)
 @example(CHANGES[0], ("30 2 * * *", [{30}, {2}, *EVERY_DAY]), 0, 3)
+@example(CHANGES[0], ("0,20,40 2,3 * * *", [{0, 20, 40}, {2, 3}, *EVERY_DAY]), 0, 3)
 @example(CHANGES[12], ("*/15 5 * * *", [{0, 15, 30, 45}, {5}, *EVERY_DAY]), 0, 3)
 @given(st.sampled_from(CHANGES), EXPRESSIONS, st.integers(-1500, 1500), st.integers(2, 4))
 def test_instants_are_those_that_a_clerk_would_see(change, expression, minutes, days):

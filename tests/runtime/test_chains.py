@@ -7,8 +7,10 @@ import trio
 import trepid
 import trepid.testing
 from tests.runtime.stage import idle, states, working
+from trepid.brokers.memory.session import MemorySession
 from trepid.connection.publishing import refuse_chain, refuse_unsupported
 from trepid.ports.messages import Publication
+from trepid.rules.life import CancelReply
 
 PREVIOUS = trepid.PREVIOUS
 
@@ -277,6 +279,23 @@ async def test_cancelling_is_about_the_step_that_it_has_come_to(connection, auto
         with pytest.raises(trepid.JobCancelledError, match="step 2 of 2, double"):
             await handle.result()
         assert await handle.cancel() is trepid.CancelResult.FINISHED
+
+
+async def test_cancelling_goes_along_with_a_chain_that_moves_meanwhile(connection, autojump_clock, monkeypatch):
+    """The second step is not there when it is asked for; the first one is done before it is asked."""
+    handle = await connection.enqueue(NUMBER.job(1).then(DOUBLE.job(1).options(delay=10)))
+    cancel = MemorySession.cancel
+
+    async def slow(self, queue, ids, reason):
+        replies = await cancel(self, queue, ids, reason)
+        if replies == [CancelReply.UNKNOWN]:
+            await trepid.Worker(NUMBER, messages_limit=1).run(connection)
+        return replies
+
+    monkeypatch.setattr(MemorySession, "cancel", slow)
+    assert await handle.cancel("enough") is trepid.CancelResult.WITHDRAWN
+    with pytest.raises(trepid.JobCancelledError, match="step 2 of 2, double"):
+        await handle.result()
 
 
 async def test_a_chain_enqueued_again_by_its_id_is_the_same_chain(connection, autojump_clock):

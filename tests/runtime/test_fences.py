@@ -6,6 +6,7 @@ import trio.testing
 
 import trepid
 from tests.runtime.stage import TroubledBroker, idle, working
+from trepid.runtime.performing import Performer
 
 
 @pytest.fixture
@@ -101,6 +102,36 @@ async def test_no_step_is_taken_in_a_process_that_slept_through_its_leases(broke
         running.stop(grace=0)
         mock_clock.autojump_threshold = 0  # or nothing would end, if something is wrong
     assert (began, stepped, report) == (100, [], trepid.Report(lost=100))
+
+
+async def test_a_job_that_starts_after_a_fence_has_passed_is_bounded_by_the_next(
+    broker, connection, autojump_clock, monkeypatch
+):
+    """It waits for something (a place, say) while its lease is not confirmed; then it is, and never again."""
+    ended, prepare = [], Performer._prepare
+
+    async def slowly(self, run, ready):
+        await trio.sleep_until(28.5)
+        return await prepare(self, run, ready)
+
+    async def job():
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    monkeypatch.setattr(Performer, "_prepare", slowly)
+    actor = trepid.Actor(job, timeout=3600)
+    broker.trouble.fail["extend"] = trepid.BrokerLostError
+    async with working(trepid.Worker(actor), connection, stop=False) as running:
+        await connection.enqueue(actor.job())
+        await trio.sleep_until(27.5)
+        broker.trouble.fail.clear()  # its fence was at 27; at 28 it is confirmed until 58
+        await trio.sleep_until(29)
+        broker.trouble.fail["extend"] = trepid.BrokerLostError
+        await trio.sleep_until(57)
+        running.stop(grace=0)
+    assert ended == [55]
 
 
 async def test_what_a_job_reads_before_it_starts_is_bounded_by_its_lease_as_well(broker, connection, autojump_clock):

@@ -94,12 +94,13 @@ async def test_a_queue_limits_all_of_it(connection, gauge, autojump_clock):
     await connection.declare(trepid.Queue("mail", concurrency=2, rate=trepid.Rate(4, per=10)))
     first = trepid.Actor(gauge.work, name="first", queue="mail")
     second = trepid.Actor(gauge.work, name="second", queue="mail", concurrency=1)
-    handles = await connection.enqueue_many([actor.job("x") for actor in (first, second) for _ in range(4)])
+    handles = await connection.enqueue_many([actor.job(actor.name) for actor in (first, second) for _ in range(4)])
     async with working(trepid.Worker(first, second), connection):
         await finish(handles)
-    assert gauge.highest["all"] == 2
+    assert (gauge.highest["all"], gauge.highest["second"]) == (2, 1), "and the actor's own limit counts as well"
     moments = [when for when, _ in gauge.starts]
-    assert all(last - earlier >= 10 for earlier, last in zip(moments, moments[4:], strict=False))
+    assert all(last - earlier >= 10 for earlier, last in zip(moments[:4], moments[4:], strict=True))
+    assert moments[-1] < 15, "time alone opens the queue again"
 
 
 async def test_declaring_by_name_alone_leaves_the_limits(connection, gauge, autojump_clock):
@@ -134,6 +135,18 @@ async def test_a_job_by_name_is_put_where_it_counts(connection, gauge, autojump_
     assert gauge.highest["a"] == 1
     view = await handles[4].status()
     assert (view.gate, view.attempts, view.crashes, view.releases) == ("work:a", 1, 0, 1)
+
+
+async def test_who_is_put_where_it_counts_has_not_started(connection, gauge, autojump_clock):
+    """So its ttl goes on while it waits before its gate."""
+    actor = trepid.Actor(gauge.work, concurrency=1)
+    handles = await connection.enqueue_many([trepid.Job(actor.name, args=["a", 60.0], ttl=30) for _ in range(2)])
+    async with working(trepid.Worker(actor), connection):
+        await finish(handles)
+    # Whoever is put back first goes first.
+    views = [await handle.status() for handle in handles]
+    assert {(view.state, view.reason) for view in views} == {(trepid.State.DONE, None), (trepid.State.DEAD, "expired")}
+    assert [when for when, _ in gauge.starts] == [0]
 
 
 async def test_a_header_given_later_is_put_right(connection, gauge, autojump_clock):

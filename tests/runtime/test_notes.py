@@ -14,7 +14,7 @@ from tests.runtime.stage import idle, working
 from trepid.brokers.memory.session import MemorySession
 from trepid.ports.broker import Session
 from trepid.ports.records import Read, Write
-from trepid.values.notes import Note, Saved, dump, load, note_key, state_key, written
+from trepid.values.notes import Note, Piece, Saved, dump, load, note_key, piece_key, state_key, written
 
 
 async def collect(handle, into=None):
@@ -118,6 +118,19 @@ async def test_a_late_watch_gets_all_that_is_kept(connection, autojump_clock):
     assert len(connection.session.records) == 0, "kept as long as the result, and not longer"
 
 
+async def test_what_a_job_told_at_its_beginning_is_kept_as_long_as_its_result(connection, autojump_clock):
+    async def long(ctx: trepid.Context) -> None:
+        await ctx.emit("early")
+        await ctx.progress(1, 2)
+        await trio.sleep(500)
+
+    actor = trepid.Actor(long, result_ttl=10)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    await trio.sleep(9)
+    assert kinds(await collect(handle)) == ["Emitted", "Progressed", "Ended"]
+
+
 async def test_a_watch_of_nothing(connection, autojump_clock):
     with pytest.raises(trepid.JobGoneError):
         await collect(connection.handle("nothing"))
@@ -141,6 +154,7 @@ async def test_a_watch_that_has_ended_stays_so(connection, autojump_clock):
 
 async def test_a_watch_goes_along_a_chain(connection, autojump_clock):
     async def step(ctx: trepid.Context, n: int) -> int:
+        await ctx.emit(f"value {n}")
         await ctx.progress(n)
         await trio.sleep(1)
         return n + 1
@@ -150,6 +164,8 @@ async def test_a_watch_goes_along_a_chain(connection, autojump_clock):
     _, seen = await watched(connection, chain, trepid.Worker(actor))
     updates = [update for _, update in seen]
     assert [(u.id, u.done) for u in updates if isinstance(u, trepid.Progressed)] == [("c", 1), ("c.1", 2), ("c.2", 3)]
+    values = [(u.id, u.value) for u in updates if isinstance(u, trepid.Emitted)]
+    assert values == [("c", "value 1"), ("c.1", "value 2"), ("c.2", "value 3")]
     assert [u.id for u in updates if isinstance(u, trepid.StateChanged) and u.state is trepid.State.DONE] == [
         "c",
         "c.1",
@@ -259,6 +275,24 @@ async def test_a_step_that_fails_after_it_has_seen_something_tells_it_next_time(
     assert kinds(updates) == ["StateChanged", "Emitted", "Ended"]
 
 
+async def test_what_goes_wrong_while_a_watch_waits_comes_out_bare(autojump_clock, monkeypatch):
+    async with trepid.open_connection("memory:", wait_for_broker=False) as connection:
+        await connection.declare("default")
+        watch = (await connection.enqueue(trepid.Job("nobody"))).watch()
+        assert (await anext(watch)).state is trepid.State.READY
+        errors = [trepid.BrokerLostError("lost")]
+
+        async def moved(self, *args, **settings):
+            await trio.lowlevel.checkpoint()
+            if errors:
+                raise errors.pop()
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(MemorySession, "moved", moved)
+        with trio.fail_after(10), pytest.raises(trepid.BrokerLostError, match="lost"):
+            await anext(watch)
+
+
 async def test_a_late_watch_reads_what_was_emitted_little_by_little(connection, autojump_clock, monkeypatch):
     async def talker(ctx: trepid.Context) -> None:
         for n in range(100):
@@ -282,6 +316,24 @@ async def test_a_late_watch_reads_what_was_emitted_little_by_little(connection, 
     assert [update.value for update in rest[:-1]] == list(range(1, 100))
     assert kinds(rest[-1:]) == ["Ended"]
     assert len(reads) == 101
+
+
+async def test_a_watch_of_a_running_job_gets_all_that_it_has_emitted_at_once(connection, autojump_clock):
+    async def talker(ctx: trepid.Context) -> None:
+        for n in range(50):
+            await ctx.emit(n)
+        await ctx.progress(50)
+        await trio.sleep(500)
+
+    actor = trepid.Actor(talker)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection):
+        await trio.sleep(1)
+        seen = []
+        await collect(handle, seen)
+    told = [update for when, update in seen if when == 1]
+    assert [u.value for u in told if isinstance(u, trepid.Emitted)] == list(range(50))
+    assert kinds(told) == ["StateChanged", *["Emitted"] * 50, "Progressed"]
 
 
 async def test_a_dead_job_that_is_requeued_before_its_end_is_read_is_watched_on(
@@ -397,6 +449,35 @@ async def test_the_last_progress_is_there_before_the_end_is_known(connection, en
     assert order == [2]
 
 
+@pytest.mark.parametrize("within", ["progress", "emit"])
+async def test_progress_whose_write_is_cancelled_is_still_to_be_told(connection, autojump_clock, monkeypatch, within):
+    """By itself, or riding along with a value that is emitted."""
+    hangs = []
+    carry_out = type(connection.session.records).carry_out
+
+    async def slow(self, steps):
+        if hangs and any(step.key.startswith("progress:") and not isinstance(step, Read) for step in steps):
+            hangs.clear()
+            await trio.sleep_forever()
+        return await carry_out(self, steps)
+
+    monkeypatch.setattr(type(connection.session.records), "carry_out", slow)
+
+    async def hasty(ctx: trepid.Context) -> None:
+        if within == "emit":
+            await ctx.progress(4)
+            await ctx.progress(5)  # too soon
+        hangs.append(None)
+        with trio.move_on_after(1):
+            await (ctx.emit("value") if within == "emit" else ctx.progress(5))
+
+    actor = trepid.Actor(hasty)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert hangs == []
+    assert (await note_of(connection, handle.id)).done == 5
+
+
 async def test_progress_does_not_fail_a_job_while_the_broker_is_away(autojump_clock):
     async def work(ctx: trepid.Context) -> str:
         await ctx.progress(1)
@@ -429,6 +510,20 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         assert ran.result > 0
         updates = await collect(desk.handle(ran.id))
         assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b"], "once each"
+
+
+async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
+    """An earlier worker has stored one and did not live to tell of it; both are values of the job."""
+
+    async def work(ctx: trepid.Context) -> None:
+        await ctx.emit("mine")
+
+    actor = trepid.Actor(work)
+    handle = await connection.enqueue(actor.job())
+    theirs = Write(piece_key("default", handle.id, 0), dump(Piece(1, written("theirs"))), None)
+    await connection.session.records.carry_out([theirs])
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert [u.value for u in await collect(handle) if isinstance(u, trepid.Emitted)] == ["theirs", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -595,6 +690,20 @@ async def test_a_dead_letter_that_is_requeued_goes_on_where_it_was(connection, a
         assert await handle.result() == {"page": 5}
 
 
+async def test_the_state_of_a_dead_letter_is_kept_for_thirty_days(connection, autojump_clock):
+    async def fail(ctx: trepid.Context) -> None:
+        await ctx.checkpoint_state(1)
+        raise ValueError
+
+    actor = trepid.Actor(fail)
+    handle = await connection.enqueue(actor.job())
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    await trio.sleep(30 * 86_400 - 1)
+    assert await state_of(connection, handle.id) is not None
+    await trio.sleep(2)
+    assert await state_of(connection, handle.id) is None
+
+
 async def test_another_run_under_the_same_id_begins_anew(connection, autojump_clock):
     async def once(ctx: trepid.Context) -> object:
         before = ctx.state
@@ -617,6 +726,41 @@ async def test_another_run_under_the_same_id_begins_anew(connection, autojump_cl
         values = [u for u in await collect(again) if isinstance(u, trepid.Emitted)]
         assert len(values) == 1, "nor are its values"
     assert await state_of(connection, "x") is None
+
+
+async def test_a_retry_of_another_run_does_not_find_the_state_of_the_one_before(connection, autojump_clock):
+    seen = []
+
+    async def flawed(ctx: trepid.Context, *, saves: bool) -> None:
+        seen.append(ctx.state)
+        if saves:
+            await ctx.checkpoint_state("of a dead letter")
+        raise ValueError
+
+    actor = trepid.Actor(flawed, retry_policy=lambda _: 0)
+    async with working(trepid.Worker(actor), connection):
+        await (await connection.enqueue(actor.job(saves=True).options(id="x"))).wait()
+        await trio.sleep(1)  # runs are told apart by when they were published
+        await (await connection.enqueue(actor.job(saves=False).options(id="x", retries=1))).wait()
+    assert seen == [None, None, None]
+
+
+async def test_who_comes_too_late_takes_no_state_away(connection, autojump_clock):
+    """What it returned is refused, so the job goes on elsewhere, and where it was."""
+    tries = []
+
+    async def late(ctx: trepid.Context) -> object:
+        tries.append(ctx.state)
+        if len(tries) == 1:
+            await ctx.checkpoint_state({"page": 5})
+            await connection.session.expire_owner(running.statistics().owner)
+        return ctx.state
+
+    actor = trepid.Actor(late)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection) as running:
+        assert await handle.result() == {"page": 5}
+    assert tries == [None, {"page": 5}]
 
 
 async def test_a_stale_worker_does_not_write_over_its_successor(connection, autojump_clock):

@@ -97,6 +97,25 @@ async def test_any_number_of_workers_fire_an_instant_once(autojump_clock, broker
     assert sorted(diary.instants) == [1, 2, 3, 4, 5]
 
 
+async def test_whoever_fires_an_instant_publishes_the_same(autojump_clock, diary):
+    """An engine that cannot mark in the same step knows the second publish by its id and token alone."""
+    broker = TroubledBroker()
+    broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        worker = worker_of(diary, hourly(diary))
+        async with working(worker, connection), working(worker, connection):
+            await trio.sleep(3.5 * HOUR)
+    published = {}
+    for _, name, args, _ in broker.trouble.log:
+        for firing in args[0] if name == "fire" else ():
+            if firing.publication is not None:
+                published.setdefault(firing.instant, []).append((firing.publication.id, firing.publication.token))
+    assert [len(each) for each in published.values()] == [2, 2, 2], "by both workers"
+    assert all(first == second for first, second in published.values())
+    assert len({token for (_, token), _ in published.values()}) == 3, "and another one at each instant"
+
+
 async def test_the_message_of_an_instant_has_a_readable_id(autojump_clock, connection, diary):
     async with working(worker_of(diary, hourly(diary)), connection):
         await trio.sleep(HOUR + 1)
@@ -240,6 +259,28 @@ async def test_who_replaces_waits_until_the_other_one_has_ended(autojump_clock, 
     assert ended == []
 
 
+async def test_an_instant_that_waited_for_its_place_is_no_misfire(autojump_clock, connection):
+    """Nor is it forgotten when another schedule is given meanwhile."""
+    begun = []
+
+    async def slow_to_stop(ctx: trepid.Context) -> None:
+        begun.append((hours(ctx.job.headers["trepid-instant"]), trio.current_time() / HOUR))
+        try:
+            await trio.sleep(5 * HOUR)
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HOUR / 6):
+                await trio.sleep_forever()
+
+    actor = trepid.Actor(slow_to_stop, timeout=10 * HOUR)
+    schedule = trepid.Schedule("s", trepid.Every(HOUR), actor.job(), overlap="replace", misfire="skip", grace=60)
+    worker = trepid.Worker(trepid.Router(actor, schedules=[schedule]), graceful_shutdown_time=0)
+    async with working(worker, connection):
+        await trio.sleep(2.1 * HOUR)
+        await connection.schedule(trepid.Schedule("other", trepid.Every(300 * 86_400), actor.job()))
+        await trio.sleep(0.4 * HOUR)
+    assert begun == [(1, pytest.approx(1)), (2, pytest.approx(2 + 1 / 6, abs=1e-3))]
+
+
 async def test_a_job_may_bring_its_own_unique_key(autojump_clock, connection):
     diary = Diary(takes=1.5 * HOUR, timeout=10 * HOUR)
     schedule = hourly(diary).options(job=diary.actor.job().options(unique=Unique("k")))
@@ -379,6 +420,17 @@ async def test_what_the_broker_was_given_wins_over_the_router(autojump_clock, co
     assert diary.instants == [1, 12, 13, 14]
 
 
+async def test_it_wins_also_where_only_others_fire_it(autojump_clock, connection, diary):
+    """The broker's is for a queue from which this worker does not receive; its router's own is not fired instead."""
+    await connection.declare("other")
+    async with working(worker_of(diary, hourly(diary)), connection):
+        await trio.sleep(1.5 * HOUR)
+        await connection.schedule(hourly(diary).options(job=diary.actor.job().options(queue="other")))
+        await trio.sleep(2 * HOUR)
+    assert diary.instants == [1]
+    assert (await connection.stats("other")).live == 0
+
+
 async def test_arguments_and_settings_survive_the_broker(autojump_clock, connection):
     seen = []
 
@@ -420,6 +472,18 @@ async def test_a_pause_lets_instants_pass(autojump_clock, connection, diary, sto
         await connection.resume_schedule("hourly")
         await trio.sleep(HOUR)
     assert diary.instants == [1, 5]
+
+
+async def test_a_pause_stays_when_the_schedule_is_given_again_and_goes_with_it(autojump_clock, connection, diary):
+    await connection.schedule(hourly(diary))
+    await connection.pause_schedule("hourly")
+    for when in (trepid.Every(HOUR), trepid.Every(2 * HOUR)):
+        await connection.schedule(hourly(diary).options(when=when))
+        assert [view.paused for view in await connection.schedules()] == [True]
+    assert await connection.unschedule("hourly")
+    assert await connection.schedules() == []
+    await connection.schedule(hourly(diary))
+    assert [view.paused for view in await connection.schedules()] == [False]
 
 
 async def test_a_pause_lasts_while_no_worker_runs(autojump_clock, connection, diary):

@@ -6,7 +6,7 @@ import trio
 import trio.testing
 
 import trepid
-from tests.runtime.stage import idle, working
+from tests.runtime.stage import TroubledBroker, idle, working
 from trepid.ports.events import WorkerTroubled
 from trepid.ports.records import Drop, Read, Write
 from trepid.rules import scopes
@@ -105,6 +105,19 @@ async def test_the_deadline_counts_from_the_publish_and_not_from_the_start(conne
         await handle.wait()
     assert log.seen == [(45, pytest.approx(60))]
     assert trio.current_time() == pytest.approx(60)
+
+
+async def test_an_answer_that_comes_late_makes_no_deadline_later(autojump_clock):
+    """It counts from when the lease was granted, and not from when its worker heard of that."""
+    broker, log = TroubledBroker(), Log()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        await put(connection, log.actor.job(), within=60)
+        broker.trouble.late["lease"] = 5
+        async with working(trepid.Worker(log.actor), connection):
+            await trio.sleep(70)
+    assert log.seen == [(5, pytest.approx(60))]
+    assert log.ended == [pytest.approx(60)]
 
 
 async def test_a_job_past_its_deadline_is_not_started(connection, autojump_clock):

@@ -42,6 +42,13 @@ def test_the_format_is_this():
     }
 
 
+@pytest.mark.parametrize(("said", "done"), [("existing", "existing"), ("raise", "existing"), ("replace", "replace")])
+def test_a_key_that_is_held_is_an_error_to_nobody(said, done):
+    chain = RESIZE.job("cat.png").then(SEND.job("a", subject="b").options(unique=trepid.Unique("k", said, for_=5)))
+    [link] = unseal(chain.payload).then
+    assert chains.unique_of(link) == trepid.Unique("k", done, for_=5)
+
+
 def test_what_the_broker_acts_on_travels_too():
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     job = trepid.Job(

@@ -62,6 +62,7 @@ LACKS = {
         "crashes_without_a_budget_are_survived",
         "a_long_delay_delivers_once",
         "an_ended_message_is_forgotten_in_time",
+        "an_instant_is_fired_once_for_ever",
         "a_value_without_a_time_stays",
     ),
     "keeps_place": (
@@ -132,7 +133,6 @@ LACKS = {
         "publishing_races_the_end_of_the_holder",
         "publishing_races_a_requeue",
     ),
-    "firing": ("an_instant_is_fired_once_for_ever",),
     "limits": (
         "a_gate_lets_so_many_run",
         "a_returned_message_gives_its_place_back",

@@ -166,7 +166,7 @@ async def test_a_limit_waits_for_who_leases_without_it(sessions):
         await two.limit([Limit("q", "a", concurrency=3)])
         limited.set()
 
-    with trio.fail_after(10):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(limit)
             with connect_to(one) as looking:
@@ -199,7 +199,7 @@ async def test_the_same_limit_again_keeps_nobody_waiting(sessions):
     await one.now()
     writer = one._writer_engine
     leasing.lease(writer.begin(), leasing.Wish(["q"], 1, 60.0, "w", [0]), 0.0)
-    with trio.fail_after(2):
+    with trio.fail_after(20):  # it would wait for the commit below
         await two.limit(limits)
     writer.commit()
 
@@ -214,9 +214,9 @@ async def test_who_settles_in_his_own_transaction_makes_room_with_it(sessions, u
     got = []
 
     async def wait():
-        got.extend(await take(two, wait=10.0))
+        got.extend(await take(two, wait=60.0))
 
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             asked = two.statistics().requests
             nursery.start_soon(wait)
@@ -306,10 +306,10 @@ async def test_many_ends_are_one_look(sessions):
     async def wait():
         got.update(await two.endings("q", [*ids, "gone"], wait=0.0))
         assert got.pop("gone") is Absent.GONE
-        got.update(await two.endings("q", ids, wait=10.0))
+        got.update(await two.endings("q", ids, wait=60.0))
 
     reads = two.statistics().reads
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             while two.statistics().reads < reads + 2:

@@ -88,11 +88,14 @@ async def test_a_rate_far_away_wakes_who_waits(path, few_at_once):
     async with SQLiteBroker(path).open() as session:
         await session.declare(["q"])
         await session.limit([Limit("q", "a", count=1, per=0.3), Limit("q", "b", count=1, per=600.0)])
-        for gate in ("a:0", *(f"b:{number}" for number in range(10))):
-            await put(session, f"{gate}1", f"{gate}2", gate=gate)
+        for number in range(10):
+            await put(session, f"b:{number}1", f"b:{number}2", gate=f"b:{number}")
         while await take(session):
             pass
-        with trio.fail_after(10):
+        # Its span begins last, so that it cannot be over before anybody waits.
+        await put(session, "a:01", "a:02", gate="a:0")
+        assert [each.id for each in await take(session, 1)] == ["a:01"]
+        with trio.fail_after(20):
             assert [each.id for each in await take(session, wait=60)] == ["a:02"]
 
 
@@ -220,16 +223,17 @@ async def test_a_request_that_fails_in_a_group_is_not_counted(session):
         with pytest.raises(OverflowError):
             await session.publish([message("a1"), message("a2", priority=2**70)])
 
-    async with trio.open_nursery() as nursery:
-        hold = Hold()
-        nursery.start_soon(session._write, hold)
-        await trio.to_thread.run_sync(hold.began.wait)
-        nursery.start_soon(put, session, "b")
-        nursery.start_soon(fail)
-        nursery.start_soon(put, session, "c")
-        while len(session._writer._line) < 3:
-            await trio.lowlevel.checkpoint()
-        hold.go.set()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            hold = Hold()
+            nursery.start_soon(session._write, hold)
+            await trio.to_thread.run_sync(hold.began.wait)
+            nursery.start_soon(put, session, "b")
+            nursery.start_soon(fail)
+            nursery.start_soon(put, session, "c")
+            while len(session._writer._line) < 3:
+                await trio.lowlevel.checkpoint()
+            hold.go.set()
     assert await counted(session) == [(2, 2)]
 
 

@@ -96,14 +96,16 @@ async def test_cancelling_the_block_leaves_nothing(ends):
 async def test_the_deadline_travels(ends):
     near, far = ends
     log = Log()
-    async with working(trepid.Worker(log.actor), far):
-        due = trio.current_time() + 2
-        with pytest.raises(trio.TooSlowError), trio.fail_at(due):
-            async with trepid.open_job_nursery(near) as jobs:
-                handle = jobs.start_soon(log.actor.job(1))
-        assert trio.current_time() < due + SOON
-        assert await ended(near, [handle]) == {"cancelled": 1}
-    assert due - 1.5 < log.deadlines[1] < due + 0.05
+    with trio.fail_after(60):
+        async with working(trepid.Worker(log.actor), far):
+            due = trio.current_time() + 4
+            with pytest.raises(trio.TooSlowError), trio.fail_at(due):
+                async with trepid.open_job_nursery(near) as jobs:
+                    handle = jobs.start_soon(log.actor.job(1))
+            assert trio.current_time() < due + SOON
+            assert await ended(near, [handle]) == {"cancelled": 1}
+    # Earlier by what two requests take, which is long on a busy machine; and never later, but for what a float rounds.
+    assert due - 3 < log.deadlines[1] < due + 0.05
 
 
 async def test_a_job_past_its_deadline_is_cancelled_by_the_worker(ends):
@@ -142,7 +144,7 @@ async def test_a_caller_that_is_killed_leaves_nothing_after_its_lease(ends, urls
             if near.capabilities.peek:
                 views = [view async for view in near.messages("default", trepid.State.CANCELLED)]
                 assert [view.reason for view in views] == ["its job nursery is gone"] * 50
-    assert LEASE * 0.5 < passed < LEASE + SOON
+    assert LEASE / 3 < passed < LEASE + SOON
 
 
 async def test_what_a_killed_caller_left_waiting_is_not_started(ends, urls):

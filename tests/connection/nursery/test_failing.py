@@ -363,6 +363,16 @@ async def test_jobs_wait_for_room_in_a_full_queue(connection, autojump_clock):
         assert [await handle.result() for handle in handles] == list(range(0, 200, 2))
 
 
+async def test_what_a_full_queue_refuses_keeps_its_order(connection, autojump_clock):
+    await connection.declare(trepid.Queue("narrow", max_size=3))
+    log = Log(queue="narrow")
+    worker = trepid.Worker(log.actor, tasks_limit=1)
+    async with working(worker, connection), trepid.open_job_nursery(connection) as jobs:
+        for n in range(20):
+            jobs.start_soon(log.actor.job(n, 1))
+    assert list(log.began) == list(range(20))
+
+
 async def test_a_child_that_is_cancelled_while_a_full_queue_refuses_it_is_withdrawn(autojump_clock):
     broker = TroubledBroker()
     async with trepid.open_connection(broker) as connection:

@@ -385,9 +385,26 @@ async def test_a_worker_that_is_early_by_its_clock_is_no_failure(autojump_clock)
                 async with trepid.open_job_nursery(connection, lease=600) as jobs:
                     broker.trouble.late.clear()
                     handle = jobs.start_soon(log.actor.job(1))
+                    await trio.sleep_until(59)
+                    assert jobs.statistics().live == 1, "it is the scope's turn"
             assert (trio.current_time(), log.ended) == (60, {1: pytest.approx(58)})
             assert (await handle.status()).reason == "deadline"
         assert jobs.statistics() == trepid.JobNurseryStatistics(0, 0, done=0, failed=0, cancelled=1)
+
+
+async def test_a_worker_that_is_far_too_early_is_a_failure(autojump_clock):
+    """No matter of clocks any more: whoever set the deadline is not about to be told."""
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        broker.trouble.late["now"] = 10
+        log = Log()
+        async with working(trepid.Worker(log.actor), connection):
+            with pytest.RaisesGroup(pytest.RaisesExc(trepid.JobCancelledError, match="deadline")), trio.fail_after(60):
+                async with trepid.open_job_nursery(connection, lease=600) as jobs:
+                    broker.trouble.late.clear()
+                    jobs.start_soon(log.actor.job(1))
+            assert trio.current_time() == pytest.approx(50)
 
 
 async def test_a_deadline_that_was_moved_on_leaves_what_was_published_with_its_own(connection, autojump_clock):

@@ -171,6 +171,7 @@ async def test_the_same_id_twice_is_one_job(connection, autojump_clock):
             async with trepid.open_job_nursery(connection) as jobs:
                 for _ in range(3):
                     jobs.start_soon(WORK.job(-1).options(id="same"))
+        assert (jobs.statistics().done, jobs.statistics().failed) == (0, 3)
 
 
 @pytest.mark.parametrize(("said", "kept"), [(None, 86_400), (0, 60), (5, 60), (600, 600)])

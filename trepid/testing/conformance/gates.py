@@ -8,6 +8,7 @@ from functools import partial
 import trio
 
 from trepid.ports.messages import Delivery
+from trepid.rules.gates import QUEUE as ANY
 from trepid.rules.gates import Limit
 from trepid.rules.verdicts import Done, Failed, Returned
 from trepid.testing.conformance.report import holds, same
@@ -184,17 +185,19 @@ async def who_waits_is_woken_when_a_queue_has_room(world: World) -> None:
 
 @case("limits")
 async def who_waits_is_woken_when_a_rate_allows(world: World) -> None:
-    """Time alone opens a gate: the next message comes when the span is over."""
+    """Time alone opens a gate, and a queue: the next message comes when the span is over."""
     per = 3 * world.tick
-    await _limit(world, Limit(QUEUE, "a", count=1, per=per))
-    await world.put("1", "2", gate="a")
-    began = trio.current_time()
-    await world.take()
-    async with waiting(world) as got:
-        pass
-    same("the message that came", got[0].id, "2")
-    waited = trio.current_time() - began
-    holds("nothing before the span is over", waited >= 0.9 * per, f"{waited:.3f} s")
+    for family, ids in (("a", ("1", "2")), (ANY, ("3", "4"))):
+        await _limit(world, Limit(QUEUE, family, count=1, per=per))
+        await world.put(*ids, gate="a")
+        began = trio.current_time()
+        await world.take()
+        async with waiting(world) as got:
+            pass
+        same("the message that came", got[0].id, ids[1])
+        waited = trio.current_time() - began
+        holds("nothing before the span is over", waited >= 0.9 * per, f"{waited:.3f} s")
+        await _limit(world, Limit(QUEUE, family))
 
 
 @case("limits")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from trepid.rules.life import READY, State
 from trepid.rules.publishing import Publishing
-from trepid.rules.verdicts import Done
+from trepid.rules.verdicts import Done, Failed
 from trepid.testing.conformance.report import same
-from trepid.testing.conformance.world import DAY, QUEUE, World, case
+from trepid.testing.conformance.world import DAY, OOPS, QUEUE, World, case
 from trepid.values.unique import Unique
 
 ACCEPTED, EXISTING = Publishing.ACCEPTED, Publishing.EXISTING
@@ -17,10 +17,10 @@ _KEPT = Unique("k", for_=_AWHILE)
 
 @case("unique", "holds", hours=True)
 async def a_key_is_held_after_the_end(world: World) -> None:
-    """Whether the message is kept or gone, its key stays taken for as long as it said, and no longer."""
-    for id, keep in (("kept", 2 * DAY), ("gone", 0.0)):
+    """Whether the message is kept, gone or dead, its key stays taken for as long as it said, and no longer."""
+    for id, verdict in (("kept", Done(None, 2 * DAY)), ("gone", Done(None, 0.0)), ("dead", Failed(OOPS))):
         await world.put(id, unique=_KEPT)
-        await world.end(await world.take(), Done(None, keep))
+        await world.end(await world.take(), verdict)
         again = await world.publish("again", unique=_KEPT)
         same("while it is held", (again.outcome, again.id), (EXISTING, id))
         await world.pass_time(_AWHILE / 2)
