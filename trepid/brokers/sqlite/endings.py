@@ -72,5 +72,5 @@ def results(reading: Reading, queue: str, ids: Sequence[str]) -> FoundAmong:
             endings[id] = _ending(rows[0].life, stored, unreadable, failure)
     if endings:
         return FoundAmong(endings)
-    (moment,) = reading.run(statements.NEXT_END, (key[0], names)).fetchone()
+    (moment,) = reading.run(statements.NEXT_END, (key[0], names, reading.now)).fetchone()
     return FoundAmong({}, None if moment is None else moment - reading.now)
