@@ -251,6 +251,16 @@ async def test_of_thousands_of_gates_each_has_its_turn(sessions):
     assert [each.id for each in await take(one)] == [got[-1].id.replace("x", "y")]
 
 
+async def test_a_gate_is_looked_at_once_in_a_round(sessions):
+    """A look that goes on where the last one ended comes round to its beginning, and no further."""
+    one = sessions[0]
+    await one.limit([Limit("q", "b", count=1, per=3600.0)])
+    await one.publish([message(f"a{n}", gate=f"a:{n:03}", priority=9) for n in range(passing.AT_ONCE)])
+    await put(one, "b0", "b1", "b2", gate="b")
+    assert len(await take(one, passing.AT_ONCE)) == passing.AT_ONCE
+    assert [each.id for each in await take(one)] == ["b0"]
+
+
 async def test_a_queue_whose_limits_were_lifted_goes_the_short_way_again(sessions):
     one = sessions[0]
     await one.limit([Limit("q", "a", concurrency=1, count=5, per=60.0)])
