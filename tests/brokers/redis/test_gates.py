@@ -246,6 +246,22 @@ async def test_what_is_over_is_not_kept_for_ever(redis_server):
         assert await session._engine.servers.call("", "HLEN", "{trepid:q}:kept") == 10
 
 
+async def test_what_has_its_time_goes_by_itself_where_nobody_comes_any_more(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        for key, for_ in (("a", 50.0), ("b", 300.0), ("c", 5.0)):
+            await session.publish(publications("q", 1, unique=Unique(key, for_=for_)))
+        for key in ("kept", "kept:ends"):
+            assert 300 <= await session._engine.servers.call("", "TTL", f"{{trepid:q}}:{key}") <= 400
+        await session.limit([Limit("q", "a", count=9, per=200.0), Limit("q", "b", count=9, per=5.0)])
+        await session.publish(behind("a", "slow"))
+        await session.lease(["q"], 10, 60.0, owner="me")
+        await session.publish(behind("b", "fast"))
+        await session.lease(["q"], 10, 60.0, owner="me")
+        for key in ("rated", "starts:a"):
+            assert 200 <= await session._engine.servers.call("", "TTL", f"{{trepid:q}}:{key}") <= 300
+
+
 async def test_endings_of_a_thousand_come_together_and_large_ones_in_portions(redis_server):
     url = redis_server.new_database()
     async with RedisBroker(url).open() as session, RedisBroker(url).open() as other:
