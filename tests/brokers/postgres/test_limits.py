@@ -159,7 +159,7 @@ async def test_a_limit_waits_for_who_leases_without_it(sessions):
     await one.now()
     writer = one._writer_engine
     claim = leasing.lease(writer.begin(), leasing.Wish(["q"], 2, 60.0, "w", [0]), 0.0)
-    assert len(claim.deliveries) == 2
+    assert len(claim.found) == 2
     limited = trio.Event()
 
     async def limit():

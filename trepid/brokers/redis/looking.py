@@ -14,7 +14,7 @@ from trepid.brokers.redis.scripts import AWAIT, COUNT, END, GET, HOLD, PEEK
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
 from trepid.rules import lifecycle
-from trepid.rules.life import DONE, ENDED, READY, SCHEDULED, State
+from trepid.rules.life import ENDED, READY, SCHEDULED, State
 
 _AT_ONCE: Final = 200
 _ENDINGS_AT_ONCE: Final = 1000
@@ -95,14 +95,8 @@ async def result(engine: Engine, queue: str, id: str, *, waits: bool) -> Found:
 
 
 def _ending(row: Row, result: bytes | None, errors: bytes | None) -> Ending:
-    failures, done = read_failures(errors), row.life.state is DONE
-    return Ending(
-        row.life.state,
-        result if done else None,
-        row.unreadable if done else None,
-        failures[-1] if failures else None,
-        row.life.reason,
-    )
+    failures = read_failures(errors)
+    return Ending.of(row.life.state, row.life.reason, result, row.unreadable, failures[-1] if failures else None)
 
 
 @attrs.frozen
