@@ -149,8 +149,11 @@ def _next_change(tx: Transaction, queues: Iterable[Facts], passings: Iterable[Pa
 
 
 def soonest(tx: Transaction, moments: Iterable[float | None]) -> float | None:
-    """Return in how many seconds the first of some moments is, or None if there are none."""
-    return min((moment - tx.now for moment in moments if moment is not None), default=None)
+    """Return in how many seconds the first of some moments is, or None if there are none.
+
+    Those that are over are none: whose lease ran out and is not observed yet is held by somebody, until he says so.
+    """
+    return min((moment - tx.now for moment in moments if moment is not None and moment > tx.now), default=None)
 
 
 def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: float) -> list[Extension]:
