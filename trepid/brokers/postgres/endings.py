@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from trepid.brokers.look import Look
 from trepid.brokers.postgres import queries
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.sql import endings
 from trepid.brokers.sql.rows import STATES, Row
-from trepid.brokers.sql.waiting import Look
 from trepid.ports.messages import Absent, Ending
 
 # Of those that live, only when time will next decide something: whoever waits for a thousand asks this again and again.

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, final
 import attrs
 import outcome
 
+from trepid.brokers.look import Look
 from trepid.brokers.postgres import claiming, holding, leasing, publishing, settling, statements
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.brokers.sql.carrying import Done, Request
 from trepid.brokers.sql.news import WORK
-from trepid.brokers.sql.waiting import Look
 from trepid.ports.messages import Delivery
 
 Step: TypeAlias = tuple[str, Sequence[Any]]

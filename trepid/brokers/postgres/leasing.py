@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import attrs
 from msgspec.structs import replace
 
+from trepid.brokers.look import Look
 from trepid.brokers.postgres import claiming
 from trepid.brokers.postgres.passing import Passing, hold
 from trepid.brokers.postgres.transaction import Step, Transaction
 from trepid.brokers.sql.rows import Row, load
-from trepid.brokers.sql.waiting import Look
 from trepid.ports.messages import Delivery, Extension, Ref
 from trepid.rules import lifecycle
 from trepid.rules.gates import share, shares

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.rows import Row, read_failure
-from trepid.brokers.sql.waiting import Look
 from trepid.ports.messages import Absent, Ending
 from trepid.rules import lifecycle
 from trepid.rules.life import ENDED, State

@@ -9,10 +9,11 @@ from typing import Generic, TypeVar
 
 from typing_extensions import TypeVarTuple, override
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.news import ASKED
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
-from trepid.brokers.sql.waiting import Look, Waiting
+from trepid.brokers.sql.waiting import Waiting
 from trepid.errors import UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, Protocol, TypeVar, final
+from typing import Final, Protocol, TypeVar, final
 
-import attrs
 import trio
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.news import ALL_NEWS, ASKED, ENDED_SOMETHING, RECORDED, WORK
 
 R = TypeVar("R")
@@ -17,21 +17,6 @@ POLL: Final = 0.1
 
 LONGEST_SLEEP: Final = 1.0
 """Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
-
-
-@attrs.frozen
-class Look(Generic[R]):
-    """What a look at the store has found.
-
-    Attributes:
-      found: the answer.
-      enough: whether it is worth returning; else it is waited for a better one.
-      wait: seconds after which time alone may change it, or None; only known where there is not enough.
-    """
-
-    found: R
-    enough: bool
-    wait: float | None = None
 
 
 class Bell(Protocol):

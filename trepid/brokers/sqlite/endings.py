@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql import endings
 from trepid.brokers.sql.rows import Row
-from trepid.brokers.sql.waiting import Look
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.looking import Reading
 from trepid.ports.messages import Absent, Ending

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.rows import load
-from trepid.brokers.sql.waiting import Look
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.passing import Passing, Wish, lanes
 from trepid.brokers.sqlite.transaction import Transaction

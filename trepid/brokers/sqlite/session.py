@@ -10,12 +10,13 @@ from typing import Any, final
 import trio
 from typing_extensions import override
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.endings import pause
 from trepid.brokers.sql.news import ENDED_SOMETHING, RECORDED, WORK
 from trepid.brokers.sql.session import SQLSession
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
-from trepid.brokers.sql.waiting import LONGEST_SLEEP, Look, Waiting
+from trepid.brokers.sql.waiting import LONGEST_SLEEP, Waiting
 from trepid.brokers.sqlite import endings, firing, guest, keeping, leasing, looking, records, settling
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Bell, Ringer
