@@ -12,7 +12,7 @@ from trepid.brokers.postgres import endings, firing, guest, keeping, leasing, li
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.opened import Opened
 from trepid.brokers.postgres.publishing import publish
-from trepid.brokers.sql.endings import pause
+from trepid.brokers.sql.endings import pace
 from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.ports.messages import (
     Absent,
@@ -157,7 +157,7 @@ class PostgreSQLSession(Opened):
     @override
     async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
         return await self._waiting.repeat(
-            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pause(ids)
+            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pace(ids)
         )
 
     # ---------------------------------------------------------------------------------------------------- owners

@@ -15,7 +15,7 @@ _PAUSE_PER_NAME: Final = 0.00002
 _LONGEST_PAUSE: Final = 0.05
 
 
-def pause(ids: Sequence[str]) -> float:
+def pace(ids: Sequence[str]) -> float:
     """Return the seconds between two looks at many names: about as many as a look takes."""
     return min(_PAUSE_PER_NAME * len(ids), _LONGEST_PAUSE)
 

@@ -11,7 +11,7 @@ import trio
 from typing_extensions import override
 
 from trepid.brokers.look import Look
-from trepid.brokers.sql.endings import pause
+from trepid.brokers.sql.endings import pace
 from trepid.brokers.sql.news import ENDED_SOMETHING, RECORDED, WORK
 from trepid.brokers.sql.session import SQLSession
 from trepid.brokers.sql.tally import Statistics
@@ -237,7 +237,7 @@ class SQLiteSession(SQLSession[Transaction, Reading]):
     @override
     async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
         return await self._waiting.repeat(
-            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pause(ids)
+            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pace(ids)
         )
 
     # ---------------------------------------------------------------------------------------------------- owners
