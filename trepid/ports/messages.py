@@ -163,6 +163,14 @@ class Ending(msgspec.Struct, frozen=True):
     error: Failure | None = None
     reason: str | None = None
 
+    @classmethod
+    def of(
+        cls, state: State, reason: str | None, result: bytes | None, unreadable: str | None, error: Failure | None
+    ) -> Ending:
+        """Return how a message ended, from all that is stored with it: only what is done has a result."""
+        done = state is State.DONE
+        return cls(state, result if done else None, unreadable if done else None, error, reason)
+
 
 @attrs.frozen
 class MessageView:

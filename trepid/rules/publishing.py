@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -99,6 +100,33 @@ def plan(
 def replaced_by(id: str) -> str:
     """Return the reason with which a holder is withdrawn for a message that takes its unique key."""
     return f"replaced by {id}"
+
+
+def measured(queues: Sequence[str], plans: list[Plan], has_room: Callable[[str, int], bool]) -> list[Plan]:
+    """Refuse what is new in queues that have no room for all of it.
+
+    Args:
+      queues: where each of a batch goes.
+      plans: what would be done about each.
+      has_room: whether a queue, by its name, takes so many messages more.
+    """
+    growth = dict.fromkeys(queues, 0)
+    for queue, planned in zip(queues, plans, strict=True):
+        growth[queue] += planned.insert - planned.withdraw
+    full = {queue for queue, more in growth.items() if more > 0 and not has_room(queue, more)}
+    if not full:
+        return plans
+    return [
+        Plan(Publishing.FULL, planned.id) if planned.insert and queue in full else planned
+        for queue, planned in zip(queues, plans, strict=True)
+    ]
+
+
+def refusals(plans: Sequence[Plan]) -> list[Published] | None:
+    """Return the answers to a batch of which something is refused, so that nothing is stored; else None."""
+    if not any(planned.outcome in REFUSALS for planned in plans):
+        return None
+    return [Published(Publishing.NOT_STORED if planned.insert else planned.outcome, planned.id) for planned in plans]
 
 
 def fired(outcome: Publishing, *, insist: bool) -> bool:

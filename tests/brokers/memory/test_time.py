@@ -5,6 +5,7 @@ import trio.testing
 
 import trepid
 from trepid.brokers.memory import Ledger, MemoryBroker
+from trepid.brokers.memory.lanes import Lane
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules.verdicts import Returned
 
@@ -24,6 +25,27 @@ def test_messages_that_come_back_again_and_again_leave_nothing_behind():
     assert ledger.ttl.live == 1
     ledger.advance(1e6)
     assert ledger.row("default", "a").life.reason == "expired"
+
+
+def test_an_end_tidies_up_behind_its_own_gate_and_at_no_other(monkeypatch):
+    tidied = []
+    real = Lane.prune
+
+    def prune(lane, ready):
+        tidied.append(lane)
+        real(lane, ready)
+
+    monkeypatch.setattr(Lane, "prune", prune)
+    ledger = Ledger()
+    ledger.declare("default")
+    ledger.publish([_publication(f"m{n}", gate=f"a:{n}") for n in range(100)], 0.0)
+    ledger.publish([_publication(f"n{n}", gate="b") for n in range(1000)], 0.0)
+    lane = ledger.shelves["default"].gate("b").lanes.lane(5)
+    assert len(lane) == 1000
+    for n in range(1000):
+        ledger.cancel("default", f"n{n}", "enough", 0.0)
+    assert tidied == [lane] * 1000
+    assert len(lane) <= 2 * 100 + 64
 
 
 async def test_whoever_waits_for_one_message_is_not_woken_by_others(autojump_clock, monkeypatch):

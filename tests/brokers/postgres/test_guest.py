@@ -231,6 +231,18 @@ async def test_a_message_that_is_being_settled_is_nobody_elses(session, connecti
     assert (await session.get("q", "m")).state is State.DONE
 
 
+async def test_a_long_transaction_does_not_keep_those_busy_who_wait_for_work(session, connection):
+    """The lease runs out meanwhile, and nobody can say so before its row is free."""
+    await put(session, "m")
+    (delivery,) = await take(session, lease_for=0.2)
+    assert session.settle_in(connection, Settlement(delivery.ref, Done(b"1", 60.0))) is Reply.APPLIED
+    before = session.statistics().requests
+    assert await take(session, wait=1.0) == []
+    assert session.statistics().requests - before < 15
+    connection.rollback()
+    assert [each.id for each in await take(session, wait=5.0)] == ["m"]
+
+
 async def test_a_settlement_that_is_committed_wakes_who_waits_for_the_result(session, connection):
     delivery = await taken(session)
     with trio.fail_after(5):

@@ -159,7 +159,7 @@ async def test_a_limit_waits_for_who_leases_without_it(sessions):
     await one.now()
     writer = one._writer_engine
     claim = leasing.lease(writer.begin(), leasing.Wish(["q"], 2, 60.0, "w", [0]), 0.0)
-    assert len(claim.deliveries) == 2
+    assert len(claim.found) == 2
     limited = trio.Event()
 
     async def limit():
@@ -249,6 +249,16 @@ async def test_of_thousands_of_gates_each_has_its_turn(sessions):
     # All but one are closed, and that one is found, wherever it is.
     await end(one, [got[-1]], GONE)
     assert [each.id for each in await take(one)] == [got[-1].id.replace("x", "y")]
+
+
+async def test_a_gate_is_looked_at_once_in_a_round(sessions):
+    """A look that goes on where the last one ended comes round to its beginning, and no further."""
+    one = sessions[0]
+    await one.limit([Limit("q", "b", count=1, per=3600.0)])
+    await one.publish([message(f"a{n}", gate=f"a:{n:03}", priority=9) for n in range(passing.AT_ONCE)])
+    await put(one, "b0", "b1", "b2", gate="b")
+    assert len(await take(one, passing.AT_ONCE)) == passing.AT_ONCE
+    assert [each.id for each in await take(one)] == ["b0"]
 
 
 async def test_a_queue_whose_limits_were_lifted_goes_the_short_way_again(sessions):

@@ -193,11 +193,13 @@ async def test_a_deadlock_is_survived(postgres_server):
         await session.declare(["q"])
         await put(session, "a", "b")
         deliveries = await take(session)
-        session._writer_engine._link.execute("SET deadlock_timeout = '50ms'")
+        # A waiter looks for a deadlock once, after so long: by then the other one waits, too, and never looks himself.
+        session._writer_engine._link.execute("SET deadlock_timeout = '2s'")
         table = f"{broker.address.schema}.messages"
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 with psycopg.connect(postgres_server.url) as other:
+                    other.execute("SET deadlock_timeout = '60s'")
                     other.execute(f"SELECT * FROM {table} WHERE id = 'b' FOR UPDATE")
 
                     @nursery.start_soon

@@ -9,7 +9,7 @@ import pytest
 from tests.brokers.postgres.kit import connect, end, new_broker, put, take
 from trepid.brokers.postgres import (
     claiming,
-    ends,
+    endings,
     firing,
     holding,
     link,
@@ -68,8 +68,8 @@ GATED = {
     "OBJECTION": (holding, (2e9, ["q"], ["k"])),
 }
 MANY_ENDS = {
-    "LIVE": (ends, (1, ["m1", "m2"], 2e9)),
-    "ENDED": (ends, (1, ["m1", "m2"], 2e9)),
+    "LIVE": (endings, (1, ["m1", "m2"], 2e9)),
+    "ENDED": (endings, (1, ["m1", "m2"], 2e9)),
     "FIND": (firing, ([1], ["m"])),
 }
 

@@ -168,7 +168,7 @@ async def test_a_queue_is_not_deleted_under_a_lease(pair):
     await one.now()
     transaction = writer.begin()
     claim = leasing.lease(transaction, wish, 0.0)
-    assert len(claim.deliveries) == 1
+    assert len(claim.found) == 1
     caught = []
 
     async def delete():

@@ -197,6 +197,27 @@ async def test_a_limit_that_comes_late_is_met_in_steps(redis_server):
         assert len(await session.lease(["q"], 2500, 60.0, owner="me")) == 2500
 
 
+async def test_a_limit_opens_the_gates_of_its_family_and_no_others(redis_server):
+    """Beside many thousands that are shut, a new limit for something else would keep the whole server waiting."""
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        await session.limit([Limit("q", "a", concurrency=1), Limit("q", "b", concurrency=1)])
+        for gate in ("a:x", "a:y", "b:x"):
+            await session.publish(behind(gate, f"{gate}1", f"{gate}2"))
+        assert len(await session.lease(["q"], 10, 60.0, owner="me")) == 3
+        assert await session.lease(["q"], 10, 60.0, owner="me") == []
+
+        async def shut():
+            return await session._engine.servers.call("", "ZRANGE", "{trepid:q}:shut", 0, -1)
+
+        assert sorted(await shut()) == [b"a:x", b"a:y", b"b:x"]
+        await session.limit([Limit("q", concurrency=100), Limit("q", "c", concurrency=1)])
+        assert len(await shut()) == 3
+        await session.limit([Limit("q", "a", concurrency=2)])
+        assert await shut() == [b"b:x"]
+        assert ids(await session.lease(["q"], 10, 60.0, owner="me")) == ["a:x2", "a:y2"]
+
+
 async def test_nothing_is_left_of_a_queue_that_is_deleted(redis_server):
     async with RedisBroker(redis_server.new_database()).open() as session:
         await session.declare(["q"])
@@ -259,6 +280,22 @@ async def test_what_is_over_is_not_kept_for_ever(redis_server):
         for n in range(50, 60):
             await session.publish(publications("q", 1, unique=Unique(f"k{n}", for_=5.0)))
         assert await session._engine.servers.call("", "HLEN", "{trepid:q}:kept") == 10
+
+
+async def test_what_has_its_time_goes_by_itself_where_nobody_comes_any_more(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        for key, for_ in (("a", 50.0), ("b", 300.0), ("c", 5.0)):
+            await session.publish(publications("q", 1, unique=Unique(key, for_=for_)))
+        for key in ("kept", "kept:ends"):
+            assert 300 <= await session._engine.servers.call("", "TTL", f"{{trepid:q}}:{key}") <= 400
+        await session.limit([Limit("q", "a", count=9, per=200.0), Limit("q", "b", count=9, per=5.0)])
+        await session.publish(behind("a", "slow"))
+        await session.lease(["q"], 10, 60.0, owner="me")
+        await session.publish(behind("b", "fast"))
+        await session.lease(["q"], 10, 60.0, owner="me")
+        for key in ("rated", "starts:a"):
+            assert 200 <= await session._engine.servers.call("", "TTL", f"{{trepid:q}}:{key}") <= 300
 
 
 async def test_endings_of_a_thousand_come_together_and_large_ones_in_portions(redis_server):

@@ -8,7 +8,9 @@ from trepid.brokers.redis import RedisBroker
 from trepid.brokers.redis.publishing import portions
 from trepid.brokers.redis.scripts import LEASE
 from trepid.ports.messages import Settlement
+from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
+from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Buried, Done, Failure
 
 
@@ -91,6 +93,30 @@ async def test_what_is_no_longer_there_is_passed_over(redis_server):
         await session._engine.servers.call(key, "HDEL", key, gone.id)
         assert [each.id for each in await session.lease(["q"], 10, 60.0, owner="me")] == [kept.id]
         assert (await session.stats("q")).ready == 0
+
+
+@pytest.mark.parametrize("key", ["leased", "ttl", "forget"])
+async def test_what_is_no_longer_there_is_not_looked_for_again(redis_server, key):
+    """As if the server had thrown the records away, and kept the times at which something is to happen to them."""
+    clock = [1000.0]
+    async with RedisBroker(redis_server.new_database(), clock=lambda: clock[0]).open() as session:
+        await session.declare(["q"])
+        await session.limit([Limit("q", max_size=150), Limit("q", "a", concurrency=150)])
+        await session.publish(publications("q", 150, ttl=5.0, gate="a"))
+        if key != "ttl":
+            got = await session.lease(["q"], 150, 5.0, owner="me")
+        if key == "forget":
+            await settled(session, got, keep=5.0)
+        life = session._engine.keys.meta("q").replace(":meta", ":life")
+        await session._engine.servers.call(life, "DEL", life)
+        clock[0] += 10
+        with trio.fail_after(5):
+            await session.publish(publications("q", 1))
+            await session.stats("q")
+            await session.lease(["q"], 1, 5.0, owner="me")
+            (again,) = batch = publications("q", 1, gate="a")
+            assert (await session.publish(batch))[0].outcome is Publishing.ACCEPTED
+            assert again.id in [each.id for each in await session.lease(["q"], 2, 5.0, owner="me")]
 
 
 async def test_many_that_died_waiting_hide_nothing_and_keep_nobody_waiting(redis_server):

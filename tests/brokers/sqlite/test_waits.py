@@ -89,6 +89,15 @@ async def test_an_end_that_time_brings_is_noticed(session):
     assert found == {"crashing": Ending(DEAD, reason="poison")}
 
 
+async def test_a_lease_that_ran_out_unseen_is_not_looked_at_all_the_time(session):
+    """Nobody leases, so nobody writes that it waits again; time alone will not end it."""
+    await put(session, "m")
+    await take(session, 1, lease_for=0.01)
+    before = session.statistics().reads
+    assert await session.endings("q", ["m"], wait=0.5) == {}
+    assert session.statistics().reads - before < 20
+
+
 async def test_waiting_for_ends_comes_to_an_end(session):
     await put(session, "m")
     began = trio.current_time()

@@ -10,7 +10,7 @@ from trepid.brokers.memory.store import Store
 from trepid.ports.messages import Firing, Publication
 from trepid.rules import lifecycle
 from trepid.rules.life import DONE, READY, State
-from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, fired, plan, replaced_by
+from trepid.rules.publishing import Plan, Published, Publishing, fired, measured, plan, refusals, replaced_by
 
 
 class Acceptance(Store):
@@ -20,11 +20,9 @@ class Acceptance(Store):
         """Store messages, all or none; *bounded*, only if their queues have room."""
         plans = self._plans(batch, now)
         if bounded:
-            plans = self._measured(batch, plans)
-        if any(p.outcome in REFUSALS for p in plans):
-            return [
-                Published(Publishing.NOT_STORED if p.outcome is Publishing.ACCEPTED else p.outcome, p.id) for p in plans
-            ]
+            plans = measured([item.queue for item in batch], plans, self._has_room)
+        if (refused := refusals(plans)) is not None:
+            return refused
         for publication, planned in zip(batch, plans, strict=True):
             if planned.outcome is Publishing.ACCEPTED:
                 self._insert(publication, planned, now)
@@ -75,21 +73,10 @@ class Acceptance(Store):
         # Its message has ended, and may be gone; who has its id by now has nothing to do with the key.
         return id, DONE
 
-    def _measured(self, batch: Sequence[Publication], plans: list[Plan]) -> list[Plan]:
-        """Refuse what is new in a queue that has no room for it."""
-        bounds = {shelf.name: limit.max_size for shelf in self.shelves.values() if (limit := shelf.limit) is not None}
-        full: set[str] = set()
-        for name in {item.queue for item in batch if bounds.get(item.queue) is not None}:
-            of_queue = [planned for item, planned in zip(batch, plans, strict=True) if item.queue == name]
-            more = sum(planned.insert - planned.withdraw for planned in of_queue)
-            if more > 0 and self.shelves[name].live + more > (bounds[name] or 0):
-                full.add(name)
-        if not full:
-            return plans
-        return [
-            Plan(Publishing.FULL, planned.id) if planned.insert and item.queue in full else planned
-            for item, planned in zip(batch, plans, strict=True)
-        ]
+    def _has_room(self, queue: str, more: int) -> bool:
+        """Whether a queue takes so many messages more."""
+        shelf = self.shelves[queue]
+        return (limit := shelf.limit) is None or limit.max_size is None or shelf.live + more <= limit.max_size
 
     def _insert(self, item: Publication, planned: Plan, now: float) -> None:
         shelf = self.shelves[item.queue]

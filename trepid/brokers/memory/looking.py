@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trepid.brokers.memory.shelf import N_CANCELLED, N_DEAD, N_DONE, N_LEASED, N_READY, N_SCHEDULED, Row, Shelf
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
-from trepid.rules.life import DONE, ENDED, State
+from trepid.rules.life import ENDED, State
 
 
 def view(row: Row) -> MessageView:
@@ -39,14 +39,7 @@ def ending(row: Row | None) -> Ending | Absent:
     life = row.life
     if life.state not in ENDED:
         return Absent.PENDING
-    done = life.state is DONE
-    return Ending(
-        life.state,
-        row.result if done else None,
-        row.unreadable if done else None,
-        row.errors[-1] if row.errors else None,
-        life.reason,
-    )
+    return Ending.of(life.state, life.reason, row.result, row.unreadable, row.errors[-1] if row.errors else None)
 
 
 def stats(shelf: Shelf, now: float) -> QueueStats:

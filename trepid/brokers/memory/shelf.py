@@ -70,9 +70,8 @@ class Shelf:
 
     def lane(self, row: Row) -> Lane:
         """Return the lane in which a message waits."""
-        if row.gate is None:
-            return self.lanes.lane(row.priority)
-        return self.gate(row.gate).lanes.lane(row.priority)
+        lanes = self.lanes if row.gate is None else self.gate(row.gate).lanes
+        return lanes.lane(row.priority)
 
     def gate(self, name: str) -> Gate:
         """Return a gate."""
@@ -101,8 +100,12 @@ class Shelf:
         firsts = [self.lanes.oldest_due(), *(gate.lanes.oldest_due() for gate in self.gates.values())]
         return min((first for first in firsts if first is not None), default=None)
 
+    def left(self, row: Row) -> None:
+        """A message has ended: give back the space of what is of no use in its lane, once there is much of it."""
+        self.lane(row).prune(self.counts[N_READY])
+
     def prune(self) -> None:
-        """Give back the space of entries that are of no use any more."""
+        """Give back the space of entries that are of no use any more, in all lanes."""
         self.lanes.prune(self.counts[N_READY])
         for gate in self.gates.values():
             gate.lanes.prune(self.counts[N_READY])

@@ -143,7 +143,7 @@ class Store:
             if new.state is CANCELLED and row.unique is not None and shelf.holds.get(row.unique, ("",))[0] == row.id:
                 del shelf.holds[row.unique]  # it has done nothing: the next one may
             self._leave(row)
-            shelf.prune()
+            shelf.left(row)
         elif row.unique is not None:
             shelf.uniques[row.unique] = row
         if new.forget is not None and new.forget <= now:

@@ -14,10 +14,12 @@ from typing import Any, Final, NamedTuple, Protocol, TypeAlias, final
 import attrs
 import outcome
 
+from trepid.brokers.look import Look
 from trepid.brokers.postgres import claiming, holding, leasing, publishing, settling, statements
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.brokers.sql.carrying import Done, Request
 from trepid.brokers.sql.news import WORK
+from trepid.ports.messages import Delivery
 
 Step: TypeAlias = tuple[str, Sequence[Any]]
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -202,7 +204,7 @@ class Express:
                 done.append((ask.request, outcome.Value(claim)))
         return tx, left
 
-    def _claim(self, tx: Transaction, ask: _Asked, answers: Iterable[Rows]) -> leasing.Claim | None:
+    def _claim(self, tx: Transaction, ask: _Asked, answers: Iterable[Rows]) -> Look[list[Delivery]] | None:
         """Return what a lease was granted; None if it must be looked at more closely."""
         answers = iter(answers)
         wish, deadline = ask.request.args
@@ -212,20 +214,20 @@ class Express:
         due = next(answers) if ask.key is not None and ask.next_due else None
         if not looked:
             self._keys.pop(queue, None)
-            return leasing.Claim([])
-        look = leasing.Look(*looked[0])
-        self._keys[queue] = look.key
+            return Look([], False)
+        facts = leasing.Facts(*looked[0])
+        self._keys[queue] = facts.key
         (self._short.add if len(claimed) < wish.limit else self._short.discard)(queue)
         if claimed:
-            return leasing.Claim(leasing.deliveries(queue, claimed, tx.now, deadline))
-        if look.paused:
-            return leasing.Claim([])
-        if look.gated(tx.now):
+            return Look(leasing.deliveries(queue, claimed, tx.now, deadline), True)
+        if facts.paused:
+            return Look([], False)
+        if facts.gated(tx.now):
             self._gated[queue] = _GATED
             return None
-        if look.late(tx.now) or due is None or ask.key != look.key:
+        if facts.late(tx.now) or due is None or ask.key != facts.key:
             return None
-        return leasing.Claim([], leasing.soonest(tx, [look.due, *(moment for (moment,) in due)]))
+        return Look([], False, leasing.soonest(tx, [facts.due, *(moment for (moment,) in due)]))
 
 
 def _lease_steps(floor: float, ask: _Asked) -> list[Step]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import attrs
 from msgspec.structs import replace
 
+from trepid.brokers.look import Look
 from trepid.brokers.postgres import claiming
 from trepid.brokers.postgres.passing import Passing, hold
 from trepid.brokers.postgres.transaction import Step, Transaction
@@ -37,7 +38,7 @@ class Wish:
     places: dict[int, str] = attrs.field(factory=dict)
 
 
-class Look(NamedTuple):
+class Facts(NamedTuple):
     """What is to be known of a queue before anything of it is leased: a row of ``LOOK``.
 
     Attributes:
@@ -66,20 +67,7 @@ class Look(NamedTuple):
         return self.limited or (self.due is not None and self.due <= now)
 
 
-@attrs.frozen
-class Claim:
-    """What a wish was granted.
-
-    Attributes:
-      deliveries: the leases.
-      wait: seconds after which time alone may make something leasable, or None; only known where nothing was.
-    """
-
-    deliveries: list[Delivery]
-    wait: float | None = None
-
-
-def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
+def lease(tx: Transaction, wish: Wish, deadline: float) -> Look[list[Delivery]]:
     """Lease up to ``wish.limit`` messages; queues take turns at being asked first."""
     queues = _look(tx, wish.queues)
     if late := [queue.key for queue in queues if queue.late(tx.now)]:
@@ -97,7 +85,7 @@ def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
     # Each queue may give its share; what is left over goes round again.
     while queues and len(taken) < wish.limit:
         room, weights = wish.limit - len(taken), sum(queue.weight for queue in queues)
-        more: list[Look] = []
+        more: list[Facts] = []
         for queue in queues:
             most = min(share(room, queue.weight, weights), wish.limit - len(taken))
             more_of_it = _take(tx, queue, passings.get(queue.key), most, wish)
@@ -105,12 +93,12 @@ def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
             if len(more_of_it) == most:
                 more.append(queue)
         queues = more
-    return Claim(taken, None if taken else _next_change(tx, asked, passings.values()))
+    return Look(taken, bool(taken), None if taken else _next_change(tx, asked, passings.values()))
 
 
-def _look(tx: Transaction, names: Sequence[str]) -> list[Look]:
+def _look(tx: Transaction, names: Sequence[str]) -> list[Facts]:
     """Return the open ones of some queues."""
-    found = {look.name: look for look in map(Look._make, tx.run(claiming.LOOK, (list(names),)).fetchall())}
+    found = {facts.name: facts for facts in map(Facts._make, tx.run(claiming.LOOK, (list(names),)).fetchall())}
     return [found[name] for name in names if name in found and not found[name].paused]
 
 
@@ -122,7 +110,7 @@ def lease_together(tx: Transaction, requests: Sequence[tuple[Wish, float]]) -> N
     tx.run(claiming.HOLD_LIMITED, (sorted({name for wish, _ in requests for name in wish.queues}),))
 
 
-def _take(tx: Transaction, queue: Look, passing: Passing | None, most: int, wish: Wish) -> list[tuple[Any, ...]]:
+def _take(tx: Transaction, queue: Facts, passing: Passing | None, most: int, wish: Wish) -> list[tuple[Any, ...]]:
     """Lease up to *most* messages of one queue: the first by priority, due time and publishing."""
     if not most:
         return []
@@ -148,7 +136,7 @@ def deliveries(queue: str, claimed: Iterable[tuple[Any, ...]], now: float, deadl
     return found
 
 
-def _next_change(tx: Transaction, queues: Iterable[Look], passings: Iterable[Passing]) -> float | None:
+def _next_change(tx: Transaction, queues: Iterable[Facts], passings: Iterable[Passing]) -> float | None:
     """Return in how many seconds time alone may make something leasable."""
     moments: list[float | None] = []
     for queue in queues:
@@ -161,8 +149,11 @@ def _next_change(tx: Transaction, queues: Iterable[Look], passings: Iterable[Pas
 
 
 def soonest(tx: Transaction, moments: Iterable[float | None]) -> float | None:
-    """Return in how many seconds the first of some moments is, or None if there are none."""
-    return min((moment - tx.now for moment in moments if moment is not None), default=None)
+    """Return in how many seconds the first of some moments is, or None if there are none.
+
+    Those that are over are none: whose lease ran out and is not observed yet is held by somebody, until he says so.
+    """
+    return min((moment - tx.now for moment in moments if moment is not None and moment > tx.now), default=None)
 
 
 def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: float) -> list[Extension]:

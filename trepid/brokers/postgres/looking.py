@@ -5,65 +5,48 @@ What time has decided need not be written yet: whoever looks lets it decide firs
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from heapq import merge
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from typing_extensions import override
 
 from trepid.brokers.postgres import claiming, queries, statements
 from trepid.brokers.postgres.transaction import Run
+from trepid.brokers.sql.looking import Looking, figures, page
 from trepid.brokers.sql.rows import NUMBERS, STATES, Row, load, read_failure, view
-from trepid.errors import UnknownQueueError
-from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats, Ref
-from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, DONE, ENDED, LEASED, READY, SCHEDULED, State
+from trepid.ports.messages import MessageView, Page, QueueStats, Ref
+from trepid.rules.life import DEAD, LEASED, READY, SCHEDULED, State
 from trepid.rules.verdicts import Failure
 
 
-class Reading:
+class Reading(Looking):
     """A read transaction.
 
     Attributes:
       run: executes a statement, and returns the cursor.
-      now: the broker's time in it.
     """
 
-    __slots__ = ("now", "run")
+    __slots__ = ("run",)
 
     def __init__(self, run: Run, now: float) -> None:
+        super().__init__(now)
         self.run = run
-        self.now = now
 
+    @override
     def find_queue(self, name: str) -> tuple[int, bool] | None:
-        """Return the key of a declared queue, and whether it is paused."""
         found: tuple[int, bool] | None = self.run(statements.QUEUE, (name,)).fetchone()
         return found
 
-    def queue(self, name: str) -> tuple[int, bool]:
-        """Like :meth:`find_queue`, but raises UnknownQueueError."""
-        found = self.find_queue(name)
-        if found is None:
-            raise UnknownQueueError(name)
+    @override
+    def by_id(self, queue: int, id: str) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.run(queries.GET, (queue, id)).fetchall()
         return found
 
-    def aged(self, found: Iterable[tuple[Any, ...]]) -> list[Row]:
-        """Return messages as time has made them by now, without those that are gone."""
-        rows = [row.with_life(lifecycle.elapse(row.life, self.now)) for row in map(load, found)]
-        return [row for row in rows if row.life.forget is None or row.life.forget > self.now]
-
-    def message(self, queue: str, id: str) -> Row | None:
-        """Return a message as it is by now, or None if there is none (any more)."""
-        found = self.find_queue(queue)
-        if found is None:
-            return None
-        rows = self.aged(self.run(queries.GET, (found[0], id)).fetchall())
-        return rows[0] if rows else None
-
-    def lapsed(self, queue: int) -> list[Row]:
-        """Return the messages of a queue whose leases have run out, as time has made them."""
-        return self.aged(self.run(claiming.LAPSED, (queue, self.now, None)).fetchall())
+    @override
+    def lapsing(self, queue: int) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.run(claiming.LAPSED, (queue, self.now, None)).fetchall()
+        return found
 
     def views(self, rows: Sequence[Row], queue: str) -> tuple[MessageView, ...]:
         """Return messages as anybody may see them."""
@@ -102,17 +85,11 @@ def peek(reading: Reading, queue: str, state: State, limit: int, after: int) -> 
     """Return some messages in a state, in the order of publishing."""
     key, now = reading.queue(queue)[0], reading.now
     stored = reading.aged(_stored(reading, key, state, limit + 1, after))
-    lapsed = [row for row in reading.lapsed(key) if row.life.seq > after]
+    moved = reading.lapsed(key)
     if state is DEAD:
-        lapsed += reading.aged(reading.run(claiming.OVERDUE, (key, now, None)).fetchall())
-    moved = sorted((row for row in lapsed if row.life.state is state and row.life.seq > after), key=_seq)
-    rows = list(islice(merge((row for row in stored if row.life.state is state), moved, key=_seq), limit + 1))
-    cursor = rows[limit - 1].life.seq if len(rows) > limit > 0 else None
-    return Page(reading.views(rows[:limit], queue), cursor)
-
-
-def _seq(row: Row) -> int:
-    return row.life.seq
+        moved += reading.aged(reading.run(claiming.OVERDUE, (key, now, None)).fetchall())
+    rows, last = page(stored, moved, state, limit, after)
+    return Page(reading.views(rows, queue), last or None)
 
 
 def _stored(reading: Reading, key: int, state: State, most: int, after: int) -> list[tuple[Any, ...]]:
@@ -129,30 +106,6 @@ def _stored(reading: Reading, key: int, state: State, most: int, after: int) -> 
             statement, given = queries.PEEK_ENDED, (*given, NUMBERS[state])
     found: list[tuple[Any, ...]] = reading.run(statement, given).fetchall()
     return found
-
-
-@attrs.frozen
-class Found:
-    """How a message ended, if it has; and otherwise in how many seconds time alone may end it."""
-
-    ending: Ending | Absent
-    wait: float | None = None
-
-
-def result(reading: Reading, queue: str, id: str) -> Found:
-    """Return how a message ended."""
-    row = reading.message(queue, id)
-    if row is None:
-        return Found(Absent.GONE)
-    life = row.life
-    if life.state not in ENDED:
-        moment = lifecycle.next_change(life)
-        return Found(Absent.PENDING, None if moment is None else moment - reading.now)
-    body = reading.run(queries.BODIES, (row.queue, [life.seq], [id])).fetchone()
-    kept = reading.run(queries.RESULT, (row.queue, id)).fetchone()  # nothing, if time alone has just ended it
-    stored, unreadable = kept if kept is not None and life.state is DONE else (None, None)
-    failures = _failures(body[2])
-    return Found(Ending(life.state, stored, unreadable, failures[-1] if failures else None, life.reason))
 
 
 def held(reading: Reading, owner: str) -> list[Ref]:
@@ -182,14 +135,5 @@ def stats(reading: Reading, queue: str) -> QueueStats:
     counts[SCHEDULED], counts[READY], counts[DEAD], counts[LEASED] = waiting - due, due - overdue, overdue, leased
     for number, all_, forgotten in run(queries.COUNT_ENDED, (key, now)).fetchall():
         counts[STATES[number]] += all_ - forgotten
-    for row in lapsed:
-        counts[row.life.state] += 1
-    firsts = [row.life.due for row in lapsed if row.life.state is READY]
-    firsts += [first for (first,) in run(queries.OLDEST, (key, now)).fetchall() if first is not None]
-    oldest = min(firsts, default=None)
-    return QueueStats(
-        queue,
-        **{str(state): count for state, count in counts.items()},
-        paused=paused,
-        oldest_ready=None if oldest is None else max(0.0, now - oldest),
-    )
+    firsts = [first for (first,) in run(queries.OLDEST, (key, now)).fetchall()]
+    return figures(queue, counts, lapsed, firsts, paused=paused, now=now)

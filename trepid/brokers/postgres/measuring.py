@@ -8,7 +8,6 @@ from typing import Final
 
 from trepid.brokers.postgres.transaction import Transaction
 from trepid.ports.messages import Publication
-from trepid.rules.publishing import Plan, Publishing
 
 _MEASURES: Final = "SELECT key, max_size FROM @.queues WHERE name = ANY($1::text[]) AND max_size IS NOT NULL"
 # Those who publish into a bounded queue, until they commit; who leases from it, and other queues, do not care.
@@ -38,33 +37,9 @@ def fits(tx: Transaction, measures: Mapping[int, int], batch: Sequence[Publicati
     return all(_live(tx, key) + more[name] <= measures[key] for name, key in tx.keys(more).items() if key in measures)
 
 
-def measured(
-    tx: Transaction,
-    measures: Mapping[int, int],
-    batch: Sequence[Publication],
-    plans: list[Plan],
-    queues: Mapping[str, int],
-) -> list[Plan]:
-    """Refuse what is new in a queue that has no room for all of it."""
-    full: set[str] = set()
-    for name, key in queues.items():
-        if key not in measures:
-            continue
-        of_queue = [planned for item, planned in zip(batch, plans, strict=True) if item.queue == name]
-        more = sum(planned.insert - planned.withdraw for planned in of_queue)
-        if more > 0 and not _has_room(tx, key, measures[key] - more):
-            full.add(name)
-    if not full:
-        return plans
-    return [
-        Plan(Publishing.FULL, planned.id) if planned.insert and item.queue in full else planned
-        for item, planned in zip(batch, plans, strict=True)
-    ]
-
-
-def _has_room(tx: Transaction, queue: int, most: int) -> bool:
-    """Whether a queue has at most so many live messages, once time has decided what it has to."""
-    while _live(tx, queue) > most:
+def has_room(tx: Transaction, measures: Mapping[int, int], queue: int, more: int) -> bool:
+    """Whether a queue takes so many messages more, once time has decided what it has to."""
+    while queue in measures and _live(tx, queue) + more > measures[queue]:
         if not tx.observe([queue]):
             return False
     return True

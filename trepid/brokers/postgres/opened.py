@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
-from typing_extensions import TypeVarTuple, override
+from typing_extensions import override
 
 from trepid.brokers.postgres import leasing, records
 from trepid.brokers.postgres.address import Address
@@ -18,33 +17,28 @@ from trepid.brokers.postgres.engine import Reader, Writer
 from trepid.brokers.postgres.looking import Reading
 from trepid.brokers.postgres.publishing import publish, publish_together
 from trepid.brokers.postgres.transaction import Transaction
+from trepid.brokers.sql.session import SQLSession
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
 from trepid.brokers.sql.waiting import Waiting
-from trepid.errors import UnsupportedError
-from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
-
-R = TypeVar("R")
-Args = TypeVarTuple("Args")
 
 POLL: Final = 1.0
 """Seconds between looks at the tables while somebody waits: the net under the bell."""
 
 
-class Opened(Session, ABC):
+class Opened(SQLSession[Transaction, Reading], ABC):
     """What runs while a session is open, and how its operations are brought to it."""
 
     def __init__(self, address: Address, clock: Callable[[], float] | None) -> None:
         self._address = address
         self._clock = Clock(clock)
-        self._process = os.getpid()
         self._looks = 0
         self._waiting = Waiting(Silence(), self._look, 0, poll=POLL)
         self._bell = Doorbell(address, self._waiting.tell)
         self._writer_engine = Writer(address, self._clock, self._bell.ring)
         self._reader_engine = Reader(address, self._clock)
-        self._writer = OwnerThread[Transaction](
+        writer = OwnerThread[Transaction](
             self._writer_engine,
             "trepid writes",
             tell=self._waiting.tell,
@@ -55,11 +49,11 @@ class Opened(Session, ABC):
             },
             at_once=self._writer_engine.at_once,
         )
-        self._reader = OwnerThread[Reading](self._reader_engine, "trepid reads", abandon=True)
+        reader = OwnerThread[Reading](self._reader_engine, "trepid reads", abandon=True)
+        super().__init__("PostgreSQL", writer, reader)
         self._records = records.PostgreSQLRecords(
             lambda steps: self._write(records.carry_out, steps), lambda steps: self._read(records.look_up, steps)
         )
-        self._capabilities: Capabilities
 
     async def start(self) -> None:
         """Connect, and make the tables if there are none."""
@@ -84,21 +78,7 @@ class Opened(Session, ABC):
 
     def statistics(self) -> Statistics:
         """Return what the session has done so far; no checkpoint."""
-        tally = self._writer.tally
-        return Statistics(
-            tally.transactions,
-            tally.requests,
-            tally.largest_group,
-            tally.isolated,
-            tally.repeated,
-            self._bell.rung,
-            self._reader.tally.requests,
-        )
-
-    @property
-    @override
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
+        return self._counted(busy=self._writer.tally.repeated, rung=self._bell.rung)
 
     @property
     @override
@@ -110,18 +90,6 @@ class Opened(Session, ABC):
     @override
     def records(self) -> records.PostgreSQLRecords:
         return self._records
-
-    async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._writer.run(function, *args)
-
-    async def _read(self, function: Callable[[Reading, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._reader.run(function, *args)
-
-    def _stay_home(self) -> None:
-        if os.getpid() != self._process:
-            raise UnsupportedError("being used across fork()", "PostgreSQL", "open the broker in the new process")
 
     async def _look(self) -> int:
         """Let everybody who waits look for himself, now and then."""

@@ -186,6 +186,9 @@ class Passing:
             found = self._tx.run(GATES, (self._queue, self._tx.now, place)).fetchall()
             gates = [_Gate(*each) for each in found]
             place = gates[-1].name if len(gates) == AT_ONCE else ""
+            if again and begin:
+                # Round again, and past where it began: who went in there is not among the starts yet.
+                gates = [gate for gate in gates if gate.name <= begin]
             if place:
                 self._places[self._queue] = place
             else:

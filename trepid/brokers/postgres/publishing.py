@@ -14,7 +14,7 @@ from trepid.brokers.sql.rows import NUMBERS
 from trepid.errors import BrokerBusyError
 from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
-from trepid.rules.publishing import REFUSALS, Published, Publishing
+from trepid.rules.publishing import Published, Publishing, measured, refusals
 
 _ATTEMPTS: Final = 8
 _MOST_TOGETHER: Final = 2000
@@ -168,11 +168,14 @@ def _columns(batch: Sequence[Publication], now: float) -> list[list[Any]]:
 def _with_care(tx: Transaction, batch: Sequence[Publication], measures: dict[int, int]) -> list[Published] | None:
     """Store messages after a look at what stands against them; None if what was seen is no longer so."""
     planner = Planner(tx, batch)
-    plans = measuring.measured(tx, measures, batch, [planner.plan(item) for item in batch], planner.queues)
-    if any(planned.outcome in REFUSALS for planned in plans):
-        return [
-            Published(Publishing.NOT_STORED if planned.insert else planned.outcome, planned.id) for planned in plans
-        ]
+    plans = [planner.plan(item) for item in batch]
+    if measures:
+        keys = planner.queues
+        plans = measured(
+            [item.queue for item in batch], plans, lambda name, more: measuring.has_room(tx, measures, keys[name], more)
+        )
+    if (refused := refusals(plans)) is not None:
+        return refused
     planner.make_room()
     accepted = [item for item, planned in zip(batch, plans, strict=True) if planned.insert]
     for new in planner.in_turn(accepted):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final, final
+from typing import Any, final
 
 import trio
 from typing_extensions import override
 
-from trepid.brokers.postgres import ends, firing, guest, keeping, leasing, limiting, looking, settling
+from trepid.brokers.postgres import endings, firing, guest, keeping, leasing, limiting, looking, settling
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.opened import Opened
 from trepid.brokers.postgres.publishing import publish
-from trepid.brokers.sql.news import ASKED, ENDED_SOMETHING, WORK
+from trepid.brokers.sql.endings import pace
+from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.ports.messages import (
     Absent,
     Cursor,
@@ -30,12 +31,6 @@ from trepid.ports.messages import (
 from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
-
-_LONGEST_SLEEP: Final = 1.0
-"""Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
-
-_PACE: Final = 2e-5
-"""Seconds between looks at the ends of many messages, for each of them: as long as a look takes."""
 
 
 @final
@@ -117,17 +112,11 @@ class PostgreSQLSession(Opened):
     ) -> list[Delivery]:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        give_up = trio.current_time() + wait
         wish = leasing.Wish(queues, limit, lease_for, owner, self._turns, self._places)
-        while True:
-            seen = self._waiting.count(WORK)
-            # Counted from before it is asked for, so that it never ends later here than there.
-            deadline = trio.current_time() + lease_for
-            claim = await self._write(leasing.lease, wish, deadline)
-            # From here to the return there is no checkpoint: what was leased is handed over.
-            if claim.deliveries or trio.current_time() >= give_up:
-                return claim.deliveries
-            await self._waiting.more(WORK, seen, min(give_up, _alarm(claim.wait)))
+        # Counted from before it is asked for, so that it never ends later here than there.
+        return await self._waiting.repeat(
+            lambda: self._write(leasing.lease, wish, trio.current_time() + lease_for), WORK, wait
+        )
 
     @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
@@ -163,24 +152,13 @@ class PostgreSQLSession(Opened):
 
     @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
-        give_up = trio.current_time() + wait
-        while True:
-            seen = self._waiting.count(ENDED_SOMETHING)
-            found = await self._read(looking.result, queue, id)
-            if found.ending is not Absent.PENDING or trio.current_time() >= give_up:
-                return found.ending
-            await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(found.wait)))
+        return await self._waiting.repeat(lambda: self._read(endings.result, queue, id), ENDED_SOMETHING, wait)
 
     @override
     async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
-        give_up = trio.current_time() + wait
-        while True:
-            seen = self._waiting.count(ENDED_SOMETHING)
-            ends_ = await self._read(ends.endings, queue, ids)
-            if ends_.found or trio.current_time() >= give_up:
-                return ends_.found
-            await trio.sleep(min(len(ids) * _PACE, give_up - trio.current_time()))
-            await self._waiting.more(ENDED_SOMETHING, seen, min(give_up, _alarm(ends_.wait)))
+        return await self._waiting.repeat(
+            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pace(ids)
+        )
 
     # ---------------------------------------------------------------------------------------------------- owners
 
@@ -190,13 +168,7 @@ class PostgreSQLSession(Opened):
 
     @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
-        give_up = trio.current_time() + wait
-        while True:
-            seen = self._waiting.count(ASKED)
-            asked = [found for found in await self._read(looking.asked, owner) if found[0] not in known]
-            if asked or trio.current_time() >= give_up:
-                return asked
-            await self._waiting.more(ASKED, seen, give_up)
+        return await self._asked(lambda: self._read(looking.asked, owner), known, wait)
 
     @override
     async def expire_owner(self, owner: str) -> int:
@@ -219,8 +191,3 @@ class PostgreSQLSession(Opened):
     @override
     async def reap(self, *, limit: int = 1000) -> int:
         return await self._write(keeping.reap, limit)
-
-
-def _alarm(wait: float | None) -> float:
-    """Return the moment on Trio's clock to look again, where time may change something after *wait* seconds."""
-    return float("inf") if wait is None else trio.current_time() + min(max(wait, 0.001), _LONGEST_SLEEP)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
 import trio
 
+from trepid.brokers.look import Look
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.rows import Row, load, read_failures, unpack
 from trepid.brokers.redis.scripts import AWAIT, COUNT, END, GET, HOLD, PEEK
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Absent, Ending, MessageView, Page, QueueStats
 from trepid.rules import lifecycle
-from trepid.rules.life import DONE, ENDED, READY, SCHEDULED, State
+from trepid.rules.life import ENDED, READY, SCHEDULED, State
 
 _AT_ONCE: Final = 200
 _ENDINGS_AT_ONCE: Final = 1000
@@ -73,47 +73,25 @@ async def peek(engine: Engine, queue: str, state: State, limit: int, after: int)
             return Page(tuple(views[:limit]), cursor)
 
 
-@attrs.frozen
-class Found:
-    """How a message ended, if it has; and otherwise in how many seconds time alone may end it."""
-
-    ending: Ending | Absent
-    wait: float | None = None
-
-
-async def result(engine: Engine, queue: str, id: str, *, waits: bool) -> Found:
+async def result(engine: Engine, queue: str, id: str, *, waits: bool) -> Look[Ending | Absent]:
     """Return how a message ended; with *waits* its end will be told."""
     now, *found = await engine.run(AWAIT, [queue], id, waits)
     row = load(found[0], float(now)) if found else None
     if row is None:
-        return Found(Absent.GONE)
+        return Look(Absent.GONE, True)
     life = row.life
     if life.state not in ENDED:
         moment = lifecycle.next_change(life)
-        return Found(Absent.PENDING, None if moment is None else moment - float(now))
-    return Found(_ending(row, found[1], found[2]))
+        return Look(Absent.PENDING, False, None if moment is None else moment - float(now))
+    return Look(_ending(row, found[1], found[2]), True)
 
 
 def _ending(row: Row, result: bytes | None, errors: bytes | None) -> Ending:
-    failures, done = read_failures(errors), row.life.state is DONE
-    return Ending(
-        row.life.state,
-        result if done else None,
-        row.unreadable if done else None,
-        failures[-1] if failures else None,
-        row.life.reason,
-    )
+    failures = read_failures(errors)
+    return Ending.of(row.life.state, row.life.reason, result, row.unreadable, failures[-1] if failures else None)
 
 
-@attrs.frozen
-class FoundSome:
-    """How messages ended, of those that have; and in how many seconds time alone may end one of the others."""
-
-    endings: dict[str, Ending | Absent]
-    wait: float | None = None
-
-
-async def endings(engine: Engine, queue: str, ids: Sequence[str], *, waits: bool) -> FoundSome:
+async def endings(engine: Engine, queue: str, ids: Sequence[str], *, waits: bool) -> Look[dict[str, Ending | Absent]]:
     """Return how some messages ended; with *waits* the end of one that lives will be told."""
     await trio.lowlevel.checkpoint_if_cancelled()
     found: dict[str, Ending | Absent] = {}
@@ -132,7 +110,7 @@ async def endings(engine: Engine, queue: str, ids: Sequence[str], *, waits: bool
         if wait is not False:
             waiting.append(float(wait))
         first += looked
-    return FoundSome(found, min(waiting, default=None))
+    return Look(found, bool(found), min(waiting, default=None))
 
 
 async def stats(engine: Engine, queue: str) -> QueueStats:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Final, final
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import Final, TypeVar, final
 
 import attrs
 import trio
 from typing_extensions import override
 
+from trepid.brokers.look import Look
 from trepid.brokers.redis import keeping, leasing, limiting, looking
 from trepid.brokers.redis.bells import Bells
 from trepid.brokers.redis.engine import Engine
@@ -35,6 +37,8 @@ from trepid.ports.messages import (
 from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
+
+R = TypeVar("R")
 
 _POLL: Final = 2.0
 """Seconds between looks while somebody waits: the net under the bells."""
@@ -126,30 +130,40 @@ class RedisSession(Session):
     ) -> list[Delivery]:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        give_up = trio.current_time() + wait
         if not queues:
             await trio.sleep(wait)
             return []
         wish = leasing.Wish(list(dict.fromkeys(queues)), limit, lease_for, owner)
-        claim = await self._claim(wish, waits=False)
+
+        async def look(*, waits: bool) -> Look[list[Delivery]]:
+            claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
+            self._turn += claim.turned
+            return Look(claim.deliveries, bool(claim.deliveries), claim.wait)
+
+        return await self._listened(look, wait, *map(self._engine.keys.work, wish.queues))
+
+    async def _listened(
+        self,
+        look: Callable[..., Awaitable[Look[R]]],
+        wait: float,
+        *channels: str,
+        about: Sequence[str | None] = (None,),
+    ) -> R:
+        """Look until there is enough; from the second time on with bells, for which *look* is given ``waits=True``."""
+        give_up = trio.current_time() + wait
+        looked = await look(waits=False)
         # From each look to the return there is no checkpoint: what was leased is handed over.
-        if claim.deliveries or wait <= 0:
-            return claim.deliveries
-        channels = [self._engine.keys.work(queue) for queue in wish.queues]
-        with self._bells.ear(*channels) as ear:
+        if looked.enough or wait <= 0:
+            return looked.found
+        with self._bells.ear(*channels, about=about) as ear:
             while True:
                 ear.forget()
                 for channel in channels:
                     await self._engine.servers.listen(channel)
-                claim = await self._claim(wish, waits=True)
-                if claim.deliveries or trio.current_time() >= give_up:
-                    return claim.deliveries
-                await ear.wait(min(give_up, _alarm(claim.wait)))
-
-    async def _claim(self, wish: leasing.Wish, *, waits: bool) -> leasing.Claim:
-        claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
-        self._turn += claim.turned
-        return claim
+                looked = await look(waits=True)
+                if looked.enough or trio.current_time() >= give_up:
+                    return looked.found
+                await ear.wait(min(give_up, _alarm(looked.wait)))
 
     @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
@@ -191,39 +205,18 @@ class RedisSession(Session):
 
     @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
-        give_up = trio.current_time() + wait
-        found = await looking.result(self._engine, queue, id, waits=False)
-        if found.ending is not Absent.PENDING or wait <= 0:
-            return found.ending
-        channel = self._engine.keys.ended(queue)
-        with self._bells.ear(channel, about=[id]) as ear:
-            while True:
-                ear.forget()
-                await self._engine.servers.listen(channel)
-                found = await looking.result(self._engine, queue, id, waits=True)
-                if found.ending is not Absent.PENDING or trio.current_time() >= give_up:
-                    return found.ending
-                await ear.wait(min(give_up, _alarm(found.wait)))
+        look = partial(looking.result, self._engine, queue, id)
+        return await self._listened(look, wait, self._engine.keys.ended(queue), about=[id])
 
     @override
     async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
-        give_up = trio.current_time() + wait
         ids = list(dict.fromkeys(ids))
         if not ids:
             await trio.sleep(wait)
             return {}
-        found = await looking.endings(self._engine, queue, ids, waits=False)
-        if found.endings or wait <= 0:
-            return found.endings
-        channel = self._engine.keys.ended(queue)
-        with self._bells.ear(channel, about=ids) as ear:
-            while True:
-                ear.forget()
-                await self._engine.servers.listen(channel)
-                found = await looking.endings(self._engine, queue, ids, waits=True)
-                if found.endings or trio.current_time() >= give_up:
-                    return found.endings
-                await ear.wait(min(give_up, _alarm(found.wait)))
+
+        look = partial(looking.endings, self._engine, queue, ids)
+        return await self._listened(look, wait, self._engine.keys.ended(queue), about=ids)
 
     # ---------------------------------------------------------------------------------------------------- owners
 

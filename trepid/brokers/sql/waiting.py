@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, final
+from typing import Final, Protocol, TypeVar, final
 
 import trio
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.news import ALL_NEWS, ASKED, ENDED_SOMETHING, RECORDED, WORK
+
+R = TypeVar("R")
 
 POLL: Final = 0.1
 """Seconds between looks at the store while somebody waits: the net under the bells."""
+
+LONGEST_SLEEP: Final = 1.0
+"""Seconds after which a moment is looked at again: the broker's clock may run ahead of Trio's."""
 
 
 class Bell(Protocol):
@@ -72,6 +78,27 @@ class Waiting:
                 else:
                     await self._lot.park()
 
+    async def repeat(self, look: Callable[[], Awaitable[Look[R]]], kind: int, wait: float, *, pause: float = 0.0) -> R:
+        """Look until there is enough, with each news of a kind and whenever time alone may have changed something.
+
+        Between the look that found enough and the return there is no checkpoint.
+
+        Args:
+          look: looks once.
+          kind: of the news.
+          wait: after so many seconds, what is found is returned anyway.
+          pause: seconds that lie between two looks whatever happens: for those that take their time, in a busy broker.
+        """
+        give_up = trio.current_time() + wait
+        while True:
+            seen = self.count(kind)
+            looked = await look()
+            if looked.enough or trio.current_time() >= give_up:
+                return looked.found
+            if pause:
+                await trio.sleep(min(pause, give_up - trio.current_time()))
+            await self.more(kind, seen, min(give_up, _alarm(looked.wait)))
+
     async def _listen(self) -> None:
         """Wait for whatever comes first: a bell, news of this session's own, or the time to look at the store."""
         if trio.current_time() >= self._next_look + self._poll:
@@ -97,3 +124,8 @@ class Waiting:
             self._lot.unpark()  # somebody else listens now, if anybody waits
             if news:
                 self.tell(news)
+
+
+def _alarm(wait: float | None) -> float:
+    """Return the moment on Trio's clock to look again, where time may change something after *wait* seconds."""
+    return float("inf") if wait is None else trio.current_time() + min(max(wait, 0.001), LONGEST_SLEEP)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
 from msgspec.structs import replace
 
+from trepid.brokers.look import Look
 from trepid.brokers.sql.rows import load
 from trepid.brokers.sqlite import statements
 from trepid.brokers.sqlite.passing import Passing, Wish, lanes
@@ -17,23 +17,11 @@ from trepid.rules.gates import share, shares
 from trepid.rules.life import Reply
 
 
-@attrs.frozen
-class Claim:
-    """What a wish was granted.
+def lease(tx: Transaction, wish: Wish, deadline: float) -> Look[list[Delivery]] | None:
+    """Lease up to ``wish.limit`` messages; queues take turns at being asked first, by their weight.
 
-    Attributes:
-      deliveries: the leases.
-      wait: seconds after which time alone may make something leasable, or None; only known where nothing was.
-      unfinished: whether nothing was only because not all gates have been looked at yet.
+    None if there was nothing only because not all gates have been looked at yet.
     """
-
-    deliveries: list[Delivery]
-    wait: float | None = None
-    unfinished: bool = False
-
-
-def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
-    """Lease up to ``wish.limit`` messages; queues take turns at being asked first, by their weight."""
     found = [(name, tx.find_queue(name)) for name in dict.fromkeys(wish.queues)]
     open_queues = [(name, queue[0]) for name, queue in found if queue is not None and not queue[1]]
     for _, key in open_queues:
@@ -51,8 +39,8 @@ def lease(tx: Transaction, wish: Wish, deadline: float) -> Claim:
             each for each in left if each.take(min(share(room, each.weight, weights), wish.limit - len(taken)), taken)
         ]
     if taken:
-        return Claim(taken)
-    return Claim([], _next_change(tx, wish, asked), any(each.unfinished for each in asked))
+        return Look(taken, True)
+    return None if any(each.unfinished for each in asked) else Look([], False, _next_change(tx, wish, asked))
 
 
 def _next_change(tx: Transaction, wish: Wish, asked: Sequence[Passing]) -> float | None:

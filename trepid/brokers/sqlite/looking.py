@@ -7,62 +7,43 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from heapq import merge
-from itertools import islice
 from typing import Any
 
 import attrs
+from typing_extensions import override
 
+from trepid.brokers.sql.looking import Looking, figures, page
 from trepid.brokers.sql.rows import NUMBERS, Row, load, read_failure, view
 from trepid.brokers.sqlite import statements
-from trepid.errors import UnknownQueueError
 from trepid.ports.messages import MessageView, Page, QueueStats, Ref
-from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
 
 
-class Reading:
+class Reading(Looking):
     """A read transaction.
 
     Attributes:
       run: executes a statement.
-      now: the broker's time in it.
     """
 
-    __slots__ = ("now", "run")
+    __slots__ = ("run",)
 
     def __init__(self, cursor: sqlite3.Cursor, now: float) -> None:
+        super().__init__(now)
         self.run = cursor.execute
-        self.now = now
 
+    @override
     def find_queue(self, name: str) -> tuple[int, bool] | None:
-        """Return the key of a declared queue, and whether it is paused."""
         found: tuple[int, int] | None = self.run(statements.QUEUE, (name,)).fetchone()
         return None if found is None else (found[0], bool(found[1]))
 
-    def queue(self, name: str) -> tuple[int, bool]:
-        """Like :meth:`find_queue`, but raises UnknownQueueError."""
-        found = self.find_queue(name)
-        if found is None:
-            raise UnknownQueueError(name)
-        return found
+    @override
+    def by_id(self, queue: int, id: str) -> Iterable[tuple[Any, ...]]:
+        return self.run(statements.BY_ID, (queue, id))
 
-    def aged(self, found: Iterable[tuple[Any, ...]]) -> list[Row]:
-        """Return messages as time has made them by now, without those that are gone."""
-        rows = [row.with_life(lifecycle.elapse(row.life, self.now)) for row in map(load, found)]
-        return [row for row in rows if row.life.forget is None or row.life.forget > self.now]
-
-    def message(self, queue: str, id: str) -> Row | None:
-        """Return a message as it is by now, or None if there is none (any more)."""
-        found = self.find_queue(queue)
-        if found is None:
-            return None
-        rows = self.aged(self.run(statements.BY_ID, (found[0], id)))
-        return rows[0] if rows else None
-
-    def lapsed(self, queue: int) -> list[Row]:
-        """Return the messages of a queue whose leases have run out, as time has made them."""
-        return self.aged(self.run(statements.LAPSED, (queue, self.now, -1)))
+    @override
+    def lapsing(self, queue: int) -> Iterable[tuple[Any, ...]]:
+        return self.run(statements.LAPSED, (queue, self.now, -1))
 
     def view(self, row: Row, queue: str) -> MessageView:
         """Return a message as anybody may see it."""
@@ -98,17 +79,11 @@ def peek(reading: Reading, queue: str, state: State, limit: int, after: int) -> 
     """Return some messages in a state, in the order of publishing."""
     key, now = reading.queue(queue)[0], reading.now
     stored = reading.aged(_stored(reading, key, state, limit + 1, after))
-    lapsed = [row for row in reading.lapsed(key) if row.life.seq > after]
+    moved = reading.lapsed(key)
     if state is DEAD:
-        lapsed += reading.aged(reading.run(statements.OVERDUE, (key, now, -1)))
-    moved = sorted((row for row in lapsed if row.life.state is state and row.life.seq > after), key=_seq)
-    rows = list(islice(merge((row for row in stored if row.life.state is state), moved, key=_seq), limit + 1))
-    cursor = rows[limit - 1].life.seq if len(rows) > limit > 0 else None
-    return Page(tuple(reading.view(row, queue) for row in rows[:limit]), cursor)
-
-
-def _seq(row: Row) -> int:
-    return row.life.seq
+        moved += reading.aged(reading.run(statements.OVERDUE, (key, now, -1)))
+    rows, last = page(stored, moved, state, limit, after)
+    return Page(tuple(reading.view(row, queue) for row in rows), last or None)
 
 
 def _stored(reading: Reading, key: int, state: State, most: int, after: int) -> sqlite3.Cursor:
@@ -159,20 +134,10 @@ def stats(reading: Reading, queue: str) -> QueueStats:
     for state in ENDED:
         number = NUMBERS[state]
         counts[state] += run(statements.COUNT_ENDED, (key, number)).fetchone()[0] - forgotten.get(number, 0)
-    for row in lapsed:
-        counts[row.life.state] += 1
-    firsts = [row.life.due for row in lapsed if row.life.state is READY]
-    firsts += _first_dues(reading, key, overdue)
-    oldest = min(firsts, default=None)
-    return QueueStats(
-        queue,
-        **{str(state): count for state, count in counts.items()},
-        paused=paused,
-        oldest_ready=None if oldest is None else max(0.0, now - oldest),
-    )
+    return figures(queue, counts, lapsed, _first_dues(reading, key, overdue), paused=paused, now=now)
 
 
-def _first_dues(reading: Reading, key: int, overdue: int) -> list[float]:
+def _first_dues(reading: Reading, key: int, overdue: int) -> list[float | None]:
     """Return some of the moments since when messages of a queue have been ready, the earliest among them."""
     run, now = reading.run, reading.now
     firsts: list[float | None] = []
@@ -185,4 +150,4 @@ def _first_dues(reading: Reading, key: int, overdue: int) -> list[float]:
     else:
         firsts += run(statements.OLDEST_BEHIND, (key,)).fetchone()
     firsts += run(statements.OLDEST_AWAITED, (key, now)).fetchone()
-    return [first for first in firsts if first is not None]
+    return firsts

@@ -15,7 +15,7 @@ from trepid.ports.messages import Publication
 from trepid.rules import lifecycle
 from trepid.rules.gates import QUEUE
 from trepid.rules.life import DONE, READY, State
-from trepid.rules.publishing import REFUSALS, Plan, Published, Publishing, PublishToken, plan, replaced_by
+from trepid.rules.publishing import Plan, Published, Publishing, PublishToken, measured, plan, refusals, replaced_by
 
 _SWEPT_AT_LEAST = 16
 _QUEUE = 6
@@ -33,11 +33,10 @@ def publish(tx: Transaction, batch: Sequence[Publication], *, bounded: bool = Tr
         _insert(tx, batch)
         return [Published(Publishing.ACCEPTED, item.id) for item in batch]
     plans = [Plan(Publishing.ACCEPTED, item.id) for item in batch] if all_new else _Planner(tx).plans(batch)
-    plans = _measured(tx, batch, plans, bounds)
-    if any(planned.outcome in REFUSALS for planned in plans):
-        return [
-            Published(Publishing.NOT_STORED if planned.insert else planned.outcome, planned.id) for planned in plans
-        ]
+    if bounds:
+        plans = measured([item.queue for item in batch], plans, lambda name, more: _has_room(tx, bounds, name, more))
+    if (refused := refusals(plans)) is not None:
+        return refused
     if all_new:
         _insert(tx, batch)
         return [Published(Publishing.ACCEPTED, item.id) for item in batch]
@@ -77,26 +76,10 @@ def _bounds(tx: Transaction, batch: Sequence[Publication]) -> dict[int, int]:
     return {key: size for key in found.intersection(bounded) if (size := tx.limits(key)[QUEUE].max_size) is not None}
 
 
-def _measured(
-    tx: Transaction, batch: Sequence[Publication], plans: list[Plan], bounds: Mapping[int, int]
-) -> list[Plan]:
-    """Refuse what is new in a queue that has no room for it."""
-    full: set[str] = set()
-    for name in {item.queue for item in batch}:
-        queue = tx.find_queue(name)
-        if queue is None or queue[0] not in bounds:
-            continue
-        more = sum(
-            planned.insert - planned.withdraw for item, planned in zip(batch, plans, strict=True) if item.queue == name
-        )
-        if more > 0 and tx.run(statements.LIVE, (queue[0],)).fetchone()[0] + more > bounds[queue[0]]:
-            full.add(name)
-    if not full:
-        return plans
-    return [
-        Plan(Publishing.FULL, planned.id) if planned.insert and item.queue in full else planned
-        for item, planned in zip(batch, plans, strict=True)
-    ]
+def _has_room(tx: Transaction, bounds: Mapping[int, int], name: str, more: int) -> bool:
+    """Whether a queue takes so many messages more."""
+    queue = tx.queue(name)
+    return queue not in bounds or tx.run(statements.LIVE, (queue,)).fetchone()[0] + more <= bounds[queue]
 
 
 def _insert(tx: Transaction, batch: Sequence[Publication]) -> None:

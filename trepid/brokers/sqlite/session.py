@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import Any, final
 
 import trio
-from typing_extensions import TypeVarTuple, override
+from typing_extensions import override
 
-from trepid.brokers.sql.news import WORK
+from trepid.brokers.look import Look
+from trepid.brokers.sql.endings import pace
+from trepid.brokers.sql.news import ENDED_SOMETHING, RECORDED, WORK
+from trepid.brokers.sql.session import SQLSession
 from trepid.brokers.sql.tally import Statistics
 from trepid.brokers.sql.thread import OwnerThread
-from trepid.brokers.sql.waiting import Waiting
-from trepid.brokers.sqlite import firing, guest, keeping, leasing, looking, records, settling
+from trepid.brokers.sql.waiting import LONGEST_SLEEP, Waiting
+from trepid.brokers.sqlite import endings, firing, guest, keeping, leasing, looking, records, settling
 from trepid.brokers.sqlite.clock import HighWater
 from trepid.brokers.sqlite.doorbell import Bell, Ringer
 from trepid.brokers.sqlite.engine import Reader, Writer
@@ -24,9 +26,6 @@ from trepid.brokers.sqlite.passing import Wish
 from trepid.brokers.sqlite.publishing import publish
 from trepid.brokers.sqlite.records import SQLiteRecords
 from trepid.brokers.sqlite.transaction import Transaction
-from trepid.brokers.sqlite.waits import Waits
-from trepid.errors import UnsupportedError
-from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
     Absent,
@@ -42,35 +41,30 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
+from trepid.ports.records import Read
 from trepid.rules.gates import Limit
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published
 
-R = TypeVar("R")
-Args = TypeVarTuple("Args")
-
 
 @final
-class SQLiteSession(Session):
+class SQLiteSession(SQLSession[Transaction, Reading]):
     """An open SQLite broker.  Made by :meth:`SQLiteBroker.open`."""
 
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
         self._path = path
         self._clock = HighWater(clock)
-        self._process = os.getpid()
         self._bell = Bell(path)
         self._ringer = Ringer(path, self._bell)
         self._writer_engine = Writer(path, self._clock, self._ringer)
         self._reader_engine = Reader(path, self._clock)
         name = Path(path).name
-        self._writer = OwnerThread[Transaction](self._writer_engine, f"trepid writes {name}", tell=self._told)
-        self._reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
-        self._waiting: Waiting
-        self._waits: Waits
+        writer = OwnerThread[Transaction](self._writer_engine, f"trepid writes {name}", tell=self._told)
+        reader = OwnerThread[Reading](self._reader_engine, f"trepid reads {name}", abandon=True)
+        super().__init__("SQLite", writer, reader)
         self._turns = [0]
         self._places: dict[int, str] = {}
         self._records: SQLiteRecords
-        self._capabilities: Capabilities
 
     async def start(self) -> None:
         """Open the file and hang up the bell."""
@@ -85,11 +79,10 @@ class SQLiteSession(Session):
             records=True,
         )
         self._waiting = Waiting(self._bell, self._version, await self._version())
-        self._waits = Waits(self._write, self._read, self._waiting)
         self._records = SQLiteRecords(
             lambda steps: self._write(records.carry_out, steps),
             lambda steps: self._read(records.look_up, steps),
-            self._waits.record,
+            self._changed,
         )
         self._bell.hang()
 
@@ -101,44 +94,29 @@ class SQLiteSession(Session):
 
     def statistics(self) -> Statistics:
         """Return what the session has done so far; no checkpoint."""
-        tally = self._writer.tally
-        return Statistics(
-            tally.transactions,
-            tally.requests,
-            tally.largest_group,
-            tally.isolated,
-            self._writer_engine.busy_retries + self._reader_engine.busy_retries,
-            self._ringer.rung,
-            self._reader.tally.requests,
-        )
-
-    @property
-    @override
-    def capabilities(self) -> Capabilities:
-        return self._capabilities
+        busy = self._writer_engine.busy_retries + self._reader_engine.busy_retries
+        return self._counted(busy=busy, rung=self._ringer.rung)
 
     @property
     @override
     def records(self) -> SQLiteRecords:
         return self._records
 
-    async def _write(self, function: Callable[[Transaction, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._writer.run(function, *args)
-
-    async def _read(self, function: Callable[[Reading, *Args], R], *args: *Args) -> R:
-        self._stay_home()
-        return await self._reader.run(function, *args)
-
-    def _stay_home(self) -> None:
-        if os.getpid() != self._process:
-            raise UnsupportedError("being used across fork()", "SQLite", "open the broker in the new process")
-
     def _told(self, news: int) -> None:
         self._waiting.tell(news)
 
     async def _version(self) -> int:
         return await self._read(looking.version)
+
+    async def _changed(self, key: str, known: bytes | None, wait: float) -> bytes | None:
+        """Return the value under a key of the records, waiting until it is another than *known*."""
+
+        async def look() -> Look[bytes | None]:
+            [value] = await self._read(records.look_up, [Read(key)])
+            # It may also expire, of which nobody tells.
+            return Look(value, value != known, LONGEST_SLEEP)
+
+        return await self._waiting.repeat(look, RECORDED, wait)
 
     @override
     async def now(self) -> float:
@@ -207,7 +185,18 @@ class SQLiteSession(Session):
     ) -> list[Delivery]:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
-        return await self._waits.lease(Wish(queues, limit, lease_for, owner, self._turns, self._places), wait)
+        wish = Wish(queues, limit, lease_for, owner, self._turns, self._places)
+
+        async def look() -> Look[list[Delivery]]:
+            wish.renew()
+            # Where there are very many gates, it takes several steps, and others have their turn in between.
+            while True:
+                # Counted from before it is asked for, so that it never ends later here than there.
+                claim = await self._write(leasing.lease, wish, trio.current_time() + lease_for)
+                if claim is not None:
+                    return claim
+
+        return await self._waiting.repeat(look, WORK, wait)
 
     @override
     async def extend(self, refs: Sequence[Ref], lease_for: float) -> list[Extension]:
@@ -243,11 +232,13 @@ class SQLiteSession(Session):
 
     @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
-        return await self._waits.result(queue, id, wait)
+        return await self._waiting.repeat(lambda: self._read(endings.result, queue, id), ENDED_SOMETHING, wait)
 
     @override
     async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
-        return await self._waits.endings(queue, ids, wait)
+        return await self._waiting.repeat(
+            lambda: self._read(endings.results, queue, ids), ENDED_SOMETHING, wait, pause=pace(ids)
+        )
 
     # ---------------------------------------------------------------------------------------------------- owners
 
@@ -257,7 +248,7 @@ class SQLiteSession(Session):
 
     @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
-        return await self._waits.asked(owner, known, wait)
+        return await self._asked(lambda: self._read(looking.asked, owner), known, wait)
 
     @override
     async def expire_owner(self, owner: str) -> int:

@@ -249,8 +249,10 @@ ENDED_AMONG: Final = f"""
     SELECT name, result, unreadable, {_LAST_FAILURE_OF}, {COLUMNS}
     FROM {_NAMED} LEFT JOIN messages INDEXED BY messages_id ON queue = ?1 AND id = name
     WHERE seq IS NULL OR state > 2 OR {_MAY_END} <= ?3"""
+# A lease that ran out and ended nothing: whose message waits again, though nobody has written it, time will not end.
 NEXT_END: Final = f"""
-    SELECT min({_MAY_END}) FROM {_NAMED} CROSS JOIN messages INDEXED BY messages_id ON queue = ?1 AND id = name"""
+    SELECT min({_MAY_END}) FROM {_NAMED} CROSS JOIN messages INDEXED BY messages_id ON queue = ?1 AND id = name
+    WHERE {_MAY_END} > ?3"""
 
 # ------------------------------------------------------------------------------------------------------------ records
 

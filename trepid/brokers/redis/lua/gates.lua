@@ -11,10 +11,14 @@ local function lane_of(priority, gate)
   return gate and priority .. ':' .. gate or priority
 end
 
+local function family_of(gate)
+  return string.match(gate, '^[^:]*')
+end
+
 -- What the gates of one family let through, or the queue itself ('') does: concurrency, count, per, max_size, weight.
 local function limit_of(q, gate)
   if not q.limited then return false end
-  local family = string.match(gate, '^[^:]*')
+  local family = family_of(gate)
   q.limits = q.limits or {}
   local limit = q.limits[family]
   if limit == nil then

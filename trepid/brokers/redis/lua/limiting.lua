@@ -10,12 +10,15 @@ for _, limit in ipairs(A[3]) do
       call('HDEL', q.base .. 'limits', family)
       if call('EXISTS', q.base .. 'limits') == 0 then call('HDEL', q.meta, 'limited') end
     end
-    changed[q] = true
+    changed[q] = changed[q] or {}
+    changed[q][family] = true
   end
 end
-for q in pairs(changed) do
+for q, families in pairs(changed) do
   -- Whom the new limits let through is found by the next lease.
-  for _, gate in ipairs(call('ZRANGE', q.base .. 'shut', 0, -1)) do gates().open(q, gate) end
+  for _, gate in ipairs(call('ZRANGE', q.base .. 'shut', 0, -1)) do
+    if families[family_of(gate)] then gates().open(q, gate) end
+  end
   ring(q, true, {})
 end
 return 1

@@ -68,6 +68,13 @@ local function keeping()
         call('HDEL', ids, key)
       end
     end
+    -- All of them go by themselves where none comes any more.
+    local last = call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
+    if last then
+      local span = math.ceil(min(last - now + 60, 1e9))
+      call('EXPIRE', ends, span)
+      call('EXPIRE', ids, span)
+    end
     q.keeping = nil
   end
 

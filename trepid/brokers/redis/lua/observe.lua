@@ -1,3 +1,15 @@
+-- The record of a message is gone, by somebody's hand: what else would bring it up again and again goes, too.
+local function let_go(q, key, id)
+  local base, gate = q.base, call('HGET', q.base .. 'gates', id)
+  call('ZREM', base .. key, id)
+  if key == 'leased' then
+    call('HDEL', base .. 'body', id)
+    call('HDEL', base .. 'gates', id)
+    if gate then gates().leave(q, {[gate] = 1}) end
+    if q.limited then ring(q, true, {}) end
+  end
+end
+
 -- Carry out what time has decided in a queue, for at most some messages of each kind; how many there were.
 local function observe(q, most)
   local count = 0
@@ -7,8 +19,10 @@ local function observe(q, most)
       prefetch(q, ids)
       for _, id in ipairs(ids) do
         local m = stored(q, id)
-        if key == 'forget' then
-          if m.life then remove(q, m) end
+        if not m.life then
+          let_go(q, key, id)
+        elseif key == 'forget' then
+          remove(q, m)
         else
           aged(q, m)
         end

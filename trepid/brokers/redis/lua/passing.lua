@@ -128,8 +128,10 @@ local function passing()
         all('ZADD', key, starts)
         call('EXPIRE', key, math.ceil(min(span, 1e9)))
         -- Which there are, for who deletes the queue.
-        call('ZREMRANGEBYSCORE', q.base .. 'rated', '-inf', now)
-        call('ZADD', q.base .. 'rated', now + span, gate)
+        local rated = q.base .. 'rated'
+        call('ZREMRANGEBYSCORE', rated, '-inf', now)
+        call('ZADD', rated, now + span, gate)
+        call('EXPIRE', rated, math.ceil(min(call('ZRANGE', rated, -1, -1, 'WITHSCORES')[2] - now, 1e9)))
       end
       if gate == '' then
         q.opens = theirs.room <= 0 and gates().opens(q, gate)
