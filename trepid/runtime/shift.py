@@ -21,6 +21,7 @@ from trepid.runtime.job_run import JobRun, margin
 from trepid.runtime.noting import Scribe
 from trepid.runtime.report import Report, WorkerStatistics
 from trepid.runtime.settling import Settler
+from trepid.runtime.sweeping import Sweeper
 from trepid.runtime.telling import Teller
 from trepid.runtime.tethers import Tethers
 
@@ -69,6 +70,7 @@ class Shift:
         self.held: dict[tuple[int, int], JobRun] = {}
         self.fences = Fences(self.held)
         self.tethers = Tethers(self.session, self.held, worker.lease, self.troubled)
+        self.sweeper = Sweeper(self.session, worker.queue_names(), worker.lease / 3, self.troubled)
         # What was given up although its lease may go on for a little while: its token, and until when.
         self._given_up: dict[tuple[int, int], float] = {}
         # Until when leases may be held that nobody here knows of, because a lease call failed, or was cancelled.
@@ -182,6 +184,7 @@ class Shift:
             self.teller.tell(WorkerStopping(self.owner, reason, running))
             self.intake_scope.cancel(reason=reason)
             self.schedule_scope.cancel(reason=reason)
+            self.sweeper.scope.cancel(reason=reason)
         at = trio.current_time() + grace
         if at < self.hurry_at:
             self.hurry_at = at
