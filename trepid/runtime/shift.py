@@ -63,7 +63,7 @@ class Shift:
         self.owner = f"{secrets.token_hex(8)}"
         self.teller = Teller(worker.observers)
         self.settler = Settler(self.session, self.settled, self.troubled, worker.lease / 3)
-        self.scribe = Scribe()
+        self.scribe = Scribe(worker.lease / 3)
         self.resources: Any = None
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
