@@ -46,4 +46,9 @@ def test_it_is_looked_where_messages_wait():
 
 @given(st.floats(0, 1))
 def test_a_period_is_about_a_lease(spread):
-    assert sweeps.period(spread) == pytest.approx(scopes.LEASE, rel=0.21)
+    assert sweeps.period(spread, 0.0) == pytest.approx(scopes.LEASE, rel=0.21)
+
+
+@given(st.floats(0, 1), st.floats(0, 1e6))
+def test_sweeps_take_about_a_hundredth_of_the_time_at_most(spread, took):
+    assert took <= sweeps.period(spread, took) / 79

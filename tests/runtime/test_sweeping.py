@@ -1,5 +1,6 @@
 """Sweeps: a worker whose places are all taken ends what dead job nurseries have left waiting in its queues."""
 
+import itertools
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,7 +16,7 @@ from trepid.ports.records import Drop
 from trepid.rules import scopes, sweeps
 
 ORPHANED = (trepid.State.CANCELLED, "its job nursery is gone", 0)
-LONGEST = sweeps.period(1.0)
+LONGEST = sweeps.period(1.0, 0.0)
 """Seconds within which a full worker has surely swept once more."""
 
 
@@ -128,8 +129,17 @@ async def test_it_sweeps_once_in_a_period(connection, trouble, autojump_clock):
         await trio.sleep(3000)
         moments = trouble.trouble.times("peek")[::2]
         gaps = [later - earlier for earlier, later in zip([0, *moments], moments, strict=False)]
-        assert all(sweeps.period(0) <= gap <= LONGEST for gap in gaps)
+        assert all(sweeps.period(0.0, 0.0) <= gap <= LONGEST for gap in gaps)
         assert len(set(gaps)) > 10, "not all workers at once"
+
+
+async def test_a_slow_broker_is_swept_seldom(connection, trouble, autojump_clock):
+    trouble.trouble.late["peek"] = 1
+    async with full(connection):
+        await trio.sleep(3600)
+        moments = trouble.trouble.times("peek")[::2]
+        assert len(moments) > 10
+        assert all(160 <= later - earlier <= 245 for earlier, later in itertools.pairwise(moments)), "two looks, 2 s"
 
 
 async def test_who_stops_sweeps_no_more(connection, trouble, autojump_clock):
@@ -181,7 +191,7 @@ async def test_trouble_with_one_place_hides_no_other(connection, autojump_clock,
     async with full(connection) as (log, _):
         [child] = await put(connection, log.actor.job().options(delay=3000), scope="gone")
         await child.wait()
-        assert trio.current_time() <= 2 * (LONGEST + 10) + 1
+        assert trio.current_time() <= LONGEST + 10 + sweeps.period(1.0, 10.0) + 1
 
 
 async def test_a_queue_that_is_gone_has_nothing_to_look_at(connection, autojump_clock):

@@ -19,6 +19,9 @@ AT_ONCE: Final = 200
 
 _JITTER: Final = 0.2
 
+_SHARE: Final = 100
+"""A broker spends no more than the hundredth part of its time on the sweeps of a worker."""
+
 
 class Stand(msgspec.Struct, frozen=True):
     """Where a sweep goes on.
@@ -32,13 +35,14 @@ class Stand(msgspec.Struct, frozen=True):
     after: int | None = None
 
 
-def period(spread: float) -> float:
-    """Return for how long a worker is full before it sweeps: about the lease of a job nursery.
+def period(spread: float, took: float) -> float:
+    """Return for how long a worker is full before it sweeps: about the lease of a job nursery, or longer.
 
     Args:
       spread: a random number from 0 to 1, so that many workers do not sweep at once.
+      took: how many seconds the last sweep took.
     """
-    return scopes.LEASE * (1 + _JITTER * (2 * spread - 1))
+    return max(scopes.LEASE, _SHARE * took) * (1 + _JITTER * (2 * spread - 1))
 
 
 def places(queues: Iterable[str]) -> list[tuple[str, State]]:

@@ -62,10 +62,13 @@ class Sweeper:
         await trio.lowlevel.checkpoint()
         if not _can_sweep(self._session.capabilities):
             return
+        took = 0.0
         with self.scope:
             while True:
-                await self._wait_full(sweeps.period(random.random()))  # noqa: S311 - no secret
+                await self._wait_full(sweeps.period(random.random(), took))  # noqa: S311 - no secret
+                began = trio.current_time()
                 await self._sweep()
+                took = trio.current_time() - began
 
     async def _wait_full(self, period: float) -> None:
         """Wait until the worker was full for a period, and as long has passed since the last sweep."""
