@@ -65,20 +65,21 @@ class Sweeper:
         took = 0.0
         with self.scope:
             while True:
-                await self._wait_full(sweeps.period(random.random(), took))  # noqa: S311 - no secret
+                await self._wait_full(took)
                 began = trio.current_time()
                 await self._sweep()
                 took = trio.current_time() - began
 
-    async def _wait_full(self, period: float) -> None:
-        """Wait until the worker was full for a period, and as long has passed since the last sweep."""
+    async def _wait_full(self, took: float) -> None:
+        """Wait until the worker was full for a period, and that has passed since the last sweep, which *took* time."""
         await trio.lowlevel.checkpoint()
-        began = trio.current_time()
+        began, period = trio.current_time(), 0.0
         while True:
             # An idle worker wakes up for nothing.
             while self._full_since == inf:
                 self._filled = trio.Event()
                 await self._filled.wait()
+            period = period or sweeps.period(random.random(), took)  # noqa: S311 - no secret
             due = max(began, self._full_since) + period
             if trio.current_time() >= due:
                 return
