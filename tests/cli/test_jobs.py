@@ -74,6 +74,8 @@ def test_jobs_as_a_table(run, url):
         ([], ["a", "b"]),
         (["--state", "dead"], ["c"]),
         (["--state", "dead", "--state", "scheduled"], ["c", "b"]),
+        (["--state", "dead,scheduled"], ["c", "b"]),
+        (["--state", "dead", "--state", "Ready, dead"], ["a", "c"]),
         (["--state", "all"], ["a", "b", "c"]),
         (["--state", "all", "-q", "other"], ["c"]),
         (["--state", "all", "--actor", "flop"], ["c"]),
@@ -88,6 +90,12 @@ def test_jobs_are_filtered(words, ids, run, url):
     told = data(run("jobs", "list", *words, "--json"))
     assert sorted(job["id"] for job in told["jobs"]) == sorted(ids)
     assert told["more"] is ("--limit" in words)
+
+
+def test_a_state_that_is_none_is_refused(run, url):
+    result = run("jobs", "list", "--state", "dead,gone")
+    assert result.exit_code == 2
+    assert "'gone' is no state; there are leased, ready, scheduled, dead, cancelled, done, and all" in result.stderr
 
 
 def test_no_jobs(run, url):
@@ -181,6 +189,21 @@ def test_waiting_for_what_has_ended(run, url):
         {"id": "b", "queue": "default", "state": "dead", "result": None, "error": "job b failed: ValueError: oops"},
     ]
     assert (told["late"], told["missing"]) == ([], [])
+
+
+@pytest.mark.parametrize("many", [1, 30], ids=["watched", "counted"])
+def test_how_an_end_is_told_does_not_depend_on_how_many_there_are(run, url, many):
+    async def odd() -> object:
+        return object()
+
+    actor = trepid.Actor(odd)
+    jobs = [FLOP.job("oops").options(id=f"b{n}") for n in range(many)] + [actor.job().options(id="odd")]
+    work_off(url, FLOP, actor, jobs=jobs)
+    told = json.loads(run("jobs", "wait", *(job.id for job in jobs), "--json").stdout)
+    told = {job["id"]: (job["state"], job["error"]) for job in told["jobs"]}
+    assert told["b0"] == ("dead", "job b0 failed: ValueError: oops")
+    assert told["odd"][0] == "done"
+    assert "object cannot be stored" in told["odd"][1]
 
 
 def test_waiting_no_longer_than_said(run, url):

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+import trio
 
 import trepid
 from tests.cli.conftest import on_broker
@@ -108,13 +109,25 @@ def test_a_schedule_is_paused_and_resumed(run, once):
 
 def test_one_of_a_router_is_paused_with_and_without_the_application(run, url):
     assert run("schedule", "pause", "nightly", "--app", "clockwork").stderr == ""
-    result = run("schedule", "pause", "unknown")
-    assert (result.exit_code, result.stdout) == (0, "paused unknown\n")
-    assert "if a router has it" in result.stderr
-    views = {view["name"]: view for view in data(run("schedule", "list", "--json"))["schedules"]}
-    assert views["nightly"]["when"] is None
-    assert views["unknown"]["paused"]
-    assert run("schedule", "resume", "nightly", "unknown").stdout == "resumed nightly, unknown\n"
+    [view] = data(run("schedule", "list", "--json"))["schedules"]
+    assert (view["name"], view["when"], view["paused"]) == ("nightly", None, True)
+    assert run("schedule", "pause", "nightly").stdout == "paused nightly\n", "twice does no harm"
+
+    async def work(connection):
+        # What a worker with that router does.
+        schedule = trepid.Schedule("hourly", trepid.Every(3600), trepid.Job("digest", args=[5]))
+        async with trio.open_nursery() as nursery:
+            running = await nursery.start(trepid.Worker(trepid.Router(schedules=[schedule])).run, connection)
+            while not await connection.session.marks("default"):
+                await trio.sleep(0.01)
+            running.stop()
+
+    assert run("schedule", "pause", "hourly").exit_code == 4, "nobody has seen it"
+    on_broker(url, work)
+    result = run("schedule", "pause", "hourly")
+    assert (result.exit_code, result.stdout) == (0, "paused hourly\n")
+    assert "from a router" in result.stderr
+    assert run("schedule", "resume", "nightly", "hourly").stdout == "resumed nightly, hourly\n"
     assert data(run("schedule", "list", "--json")) == {"schedules": []}
 
 
@@ -124,6 +137,8 @@ def test_one_of_a_router_is_paused_with_and_without_the_application(run, url):
         (["run", "onec"], "did you mean once?"),
         (["resume", "onec"], "did you mean once?"),
         (["pause", "nigthly", "--app", "clockwork"], "did you mean nightly?"),
+        (["pause", "onec"], "did you mean once?"),
+        (["pause", "nothing-alike"], "--app"),
     ],
 )
 def test_what_is_not_there_is_said(run, once, args, hint):
@@ -131,6 +146,7 @@ def test_what_is_not_there_is_said(run, once, args, hint):
     assert result.exit_code == 4
     assert "there is no schedule" in result.stderr
     assert hint in result.stderr
+    assert [view["name"] for view in data(run("schedule", "list", "--json"))["schedules"]] == ["once"]
 
 
 def test_a_name_that_is_none_is_refused(run, url):

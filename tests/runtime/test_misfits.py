@@ -1,5 +1,6 @@
 """Messages that a worker cannot run: unknown actors, unreadable bytes, arguments that do not fit.  It goes on."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -179,3 +180,33 @@ async def test_an_unknown_queue_can_be_declared_later(connection, autojump_clock
         handle = await connection.enqueue(GREET.job("Trio").options(queue="later"))
         await idle()
         assert await handle.result() == "Hello, Trio"
+
+
+@dataclasses.dataclass
+class Tenant:
+    """What can be read, and not be written."""
+
+    name: str
+
+    def __post_init__(self):
+        self.name = object()
+
+
+NOBODY = object()
+
+
+@pytest.mark.parametrize("kwargs", [{"tenant": {"name": "a"}}, {}])
+async def test_an_argument_that_limits_cannot_count_by_kills_no_worker(connection, autojump_clock, kwargs):
+    async def serve(tenant: Tenant = NOBODY) -> str:
+        await trio.lowlevel.checkpoint()
+        return "served"
+
+    actor = trepid.Actor(serve, concurrency=1, key="tenant")
+    handle = await connection.enqueue(trepid.Job("serve", kwargs=kwargs))
+    fine = await connection.enqueue(GREET.job("Trio"))
+    async with working(trepid.Worker(actor, GREET), connection):
+        await handle.wait()
+        assert await fine.result() == "Hello, Trio"
+    view = await handle.status()
+    assert (view.state, view.reason, view.error.type) == (trepid.State.DEAD, "arguments", "ArgumentsError")
+    assert "limits of 'serve' count by 'tenant'" in view.error.message

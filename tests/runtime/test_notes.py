@@ -13,7 +13,7 @@ from tests.brokers.places import place_of
 from tests.runtime.stage import idle, working
 from trepid.brokers.memory.session import MemorySession
 from trepid.ports.broker import Session
-from trepid.ports.records import Read, Write
+from trepid.ports.records import Drop, Read, Write
 from trepid.values.notes import Note, Piece, Saved, dump, load, note_key, piece_key, state_key, written
 
 
@@ -492,6 +492,80 @@ async def test_progress_does_not_fail_a_job_while_the_broker_is_away(autojump_cl
         ran = await desk.run(actor.job())
         assert ran.result == "well"
         assert (await note_of(desk, ran.id)).done == 99
+
+
+class Silence:
+    """Records that do not answer to some steps: *deaf* says to which."""
+
+    def __init__(self):
+        self.deaf = lambda _: False
+
+
+@pytest.fixture
+def silence(connection, monkeypatch):
+    silence, records = Silence(), type(connection.session.records)
+    real = records.carry_out
+
+    async def carry_out(self, steps):
+        if any(silence.deaf(step) for step in steps):
+            await trio.sleep_forever()
+        return await real(self, steps)
+
+    monkeypatch.setattr(records, "carry_out", carry_out)
+    return silence
+
+
+async def test_progress_that_gets_no_answer_holds_up_no_other_for_long(connection, silence, autojump_clock):
+    async def work(ctx: trepid.Context) -> None:
+        await ctx.progress(1)
+        if ctx.job.id == "b":
+            await trio.sleep(1)
+        await ctx.progress(2)
+        if ctx.job.id == "a":
+            silence.deaf = lambda step: step.key == note_key("default", "a")
+        await trio.sleep(100)
+
+    actor = trepid.Actor(work)
+    for id in ("a", "b"):
+        await connection.enqueue(actor.job().options(id=id))
+    async with working(trepid.Worker(actor, lease=30), connection):
+        await trio.sleep(12)
+        assert (await note_of(connection, "b")).done == 2
+        silence.deaf = lambda _: False
+        await trio.sleep(12)
+        assert (await note_of(connection, "a")).done == 2, "it is tried again"
+
+
+async def test_whoever_is_stopped_at_once_does_not_wait_for_progress(connection, silence, autojump_clock):
+    async def work(ctx: trepid.Context) -> None:
+        await ctx.progress(1)
+        silence.deaf = lambda step: isinstance(step, Write)
+        while True:
+            await ctx.progress(trio.current_time())
+            await trio.sleep(0.3)
+
+    actor = trepid.Actor(work, timeout=100)
+    handle = await connection.enqueue(actor.job())
+    with trio.move_on_after(3):
+        await trepid.Worker(actor, lease=60).run(connection)
+    assert trio.current_time() < 3 + 5
+    view = await handle.status()
+    assert (view.state, view.releases) == (trepid.State.READY, 1)
+
+
+async def test_a_saved_state_that_cannot_be_removed_holds_up_no_verdict_for_long(connection, silence, autojump_clock):
+    async def work(ctx: trepid.Context, seconds: float) -> None:
+        await ctx.checkpoint_state("half way")
+        await trio.sleep(seconds)
+
+    actor = trepid.Actor(work)
+    silence.deaf = lambda step: isinstance(step, Drop)
+    ended, stopped = [await connection.enqueue(actor.job(seconds)) for seconds in (1, 100)]
+    with trio.move_on_after(2):
+        await trepid.Worker(actor, lease=60).run(connection)
+    assert (await ended.status()).state is trepid.State.DONE
+    view = await stopped.status()
+    assert (view.state, view.releases) == (trepid.State.READY, 1)
 
 
 async def test_values_and_state_wait_for_the_broker(autojump_clock):

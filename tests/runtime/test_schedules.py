@@ -565,6 +565,43 @@ async def test_trouble_is_told_and_survived(autojump_clock, diary):
     assert operations == {"fire schedules"}
 
 
+async def test_a_cancel_that_gets_no_answer_is_asked_again(autojump_clock):
+    diary, broker, told = Diary(takes=9 * HOUR, timeout=10 * HOUR), TroubledBroker(), []
+    broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
+    worker = worker_of(diary, hourly(diary, overlap="replace"), observers=[told.append])
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        async with working(worker, connection):
+            broker.trouble.hang.add("cancel")
+            await trio.sleep(2.1 * HOUR)
+            assert diary.instants == [1]
+            broker.trouble.hang.clear()
+            await trio.sleep(0.1 * HOUR)
+            assert diary.instants == [1, 2]
+    assert {event.operation for event in told if isinstance(event, WorkerTroubled)} == {"replace a job of hourly"}
+
+
+@pytest.mark.parametrize("step", ["changed", "carry_out"])
+async def test_a_look_at_the_schedules_that_gets_no_answer_is_repeated(
+    autojump_clock, connection, diary, monkeypatch, step
+):
+    records, asked = type(connection.session.records), []
+    real = getattr(records, step)
+
+    async def silent_once(self, *args, **rest):
+        asked.append(args)
+        if len(asked) == 1:
+            await trio.sleep_forever()
+        return await real(self, *args, **rest)
+
+    await connection.schedule(hourly(diary))
+    monkeypatch.setattr(records, step, silent_once)
+    async with working(worker_of(diary), connection):
+        await trio.sleep(1.5 * HOUR)
+    assert len(asked) > 1
+    assert diary.instants == [1]
+
+
 async def test_a_queue_without_room_holds_an_instant_up(autojump_clock, connection, diary):
     told = []
     await connection.declare(trepid.Queue("default", max_size=1))

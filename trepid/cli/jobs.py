@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 _LIVE: Final = ("leased", "ready", "scheduled")
 _STATES: Final = (*_LIVE, "dead", "cancelled", "done")
 
+
+def _of_states(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return states that were repeated, or separated by commas; each once."""
+    names = [name.strip().lower() for item in value for name in item.split(",") if name.strip()]
+    for name in names:
+        if name not in (*_STATES, "all"):
+            text = f"{name!r} is no state; there are {', '.join(_STATES)}, and all"
+            raise click.BadParameter(text, ctx, param)
+    return _STATES if "all" in names else tuple(dict.fromkeys(names)) or _LIVE
+
+
 _ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 
@@ -35,7 +46,7 @@ def jobs() -> None:
 
 @jobs.command("list")
 @queues_option
-@option("--state", "states", type=click.Choice([*_STATES, "all"]), multiple=True, metavar="STATE", help="Those in it")
+@option("--state", "states", multiple=True, callback=_of_states, metavar="STATE", help="Those in it")
 @option("--actor", metavar="NAME", help="Only jobs of this actor")
 @option("--limit", type=click.IntRange(1), default=50, metavar="N", show_default=True, help="At most so many")
 @operates
@@ -50,12 +61,11 @@ def list_(
 ) -> None:
     """Show jobs: those that run, and then those that wait, unless --state says otherwise.
 
-    States are leased, ready, scheduled, dead, cancelled and done; --state may be given several times.
+    States are leased, ready, scheduled, dead, cancelled and done, or all; --state takes several, separated by commas.
     """
-    wanted = _STATES if "all" in states else states or _LIVE
 
     async def read(connection: Connection) -> tuple[list[MessageView], float]:
-        return await _listed(connection, queues, wanted, actor, limit + 1), await connection.session.now()
+        return await _listed(connection, queues, states, actor, limit + 1), await connection.session.now()
 
     views, now = visit(broker, read)
     more, views = len(views) > limit, views[:limit]
@@ -63,7 +73,7 @@ def list_(
         print_json({"jobs": [plain(view) for view in views], "more": more})
         return
     if not views:
-        print(f"no jobs are {' or '.join(wanted)}", file=sys.stderr)
+        print(f"no jobs are {' or '.join(states)}", file=sys.stderr)
         return
     columns = [Column("ID", style="bold"), Column("QUEUE"), Column("ACTOR"), Column("STATE")]
     columns += [Column("TRIES", number=True), Column("AGE", number=True), Column("WHY", whole=False)]

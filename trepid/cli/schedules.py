@@ -122,7 +122,7 @@ def run(*, name: str, app: str | None, broker: str | None, as_json: bool) -> Non
         try:
             handle = await connection.run_schedule(name, router)
         except UnknownScheduleError as exc:
-            raise _unknown(name, known) from exc
+            raise _unknown(name, known, router) from exc
         return {"schedule": name, "id": handle.id, "queue": handle.queue, "existing": handle.existing}
 
     told = visit(broker, work)
@@ -143,13 +143,16 @@ def pause(*, names: tuple[str, ...], app: str | None, broker: str | None, as_jso
     router = _router(app)
 
     async def work(connection: Connection) -> None:
-        if router is not None:
-            await _refuse_unknown(connection, names, router)
+        known = [view.name for view in await connection.schedules(router)]
+        marked = await _marked(connection, set(names) - set(known))
+        _refuse_unknown(names, [*known, *marked], router)
         for name in names:
             await connection.pause_schedule(name)
-        for view in await connection.schedules(router):
-            if view.name in names and view.schedule is None:
-                print(f"the broker was not given {view.name}; if a router has it, it is paused there", file=sys.stderr)
+            if name in marked:
+                print(
+                    f"the broker was not given {name}, but workers have fired it from a router; it is paused there",
+                    file=sys.stderr,
+                )
 
     visit(broker, work)
     _report("paused", names, as_json=as_json)
@@ -164,7 +167,7 @@ def resume(*, names: tuple[str, ...], app: str | None, broker: str | None, as_js
     router = _router(app)
 
     async def work(connection: Connection) -> None:
-        await _refuse_unknown(connection, names, router)
+        _refuse_unknown(names, [view.name for view in await connection.schedules(router)], router)
         for name in names:
             await connection.resume_schedule(name)
 
@@ -172,18 +175,28 @@ def resume(*, names: tuple[str, ...], app: str | None, broker: str | None, as_js
     _report("resumed", names, as_json=as_json)
 
 
-async def _refuse_unknown(connection: Connection, names: tuple[str, ...], router: Router | None) -> None:
+async def _marked(connection: Connection, names: set[str]) -> set[str]:
+    """Return those of the names that stand in routers, and have begun: their workers have left marks."""
+    import trio
+
+    from trepid.values.schedule import name_of
+
+    await trio.lowlevel.checkpoint()
+    marks = [await connection.session.marks(queue) for queue in (await connection.queues() if names else ())]
+    return {name for of_queue in marks for mark in of_queue if (name := name_of(mark)) in names}
+
+
+def _refuse_unknown(names: tuple[str, ...], known: list[str], router: Router | None) -> None:
     """Refuse names that nobody here knows; nothing is begun then."""
-    known = [view.name for view in await connection.schedules(router)]
     for name in names:
         if name not in known:
-            raise _unknown(name, known)
+            raise _unknown(name, known, router)
 
 
-def _unknown(name: str, known: list[str]) -> Failure:
-    return Failure(
-        f"there is no schedule {name!r}", Exit.NOTHING, meant(name, known) or "those of a router are known with --app"
-    )
+def _unknown(name: str, known: list[str], router: Router | None) -> Failure:
+    elsewhere = "those of a router are known with --app" if router is None else ""
+    hint = "; ".join(filter(None, (meant(name, known), elsewhere)))
+    return Failure(f"there is no schedule {name!r}", Exit.NOTHING, hint)
 
 
 def _report(done: str, names: tuple[str, ...], *, as_json: bool) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trepid.connection import Connection, Ended, Progressed
     from trepid.ports.messages import Ending
+    from trepid.rules.life import State
 
 BARS: Final = 20
 """More jobs than these are only counted: to watch one costs some calls a second."""
@@ -177,17 +178,20 @@ async def _await_all(
 
 
 def _of_update(job: Found, update: Ended[Any]) -> Outcome:
-    from trepid.errors import TrepidError
-
-    try:
-        return Outcome(job, str(update.state), update.result)
-    except TrepidError as exc:
-        return Outcome(job, str(update.state), error=str(exc).splitlines()[0])
+    return _outcome(job, update.state, lambda: update.result)
 
 
 def _of_ending(job: Found, ending: Ending) -> Outcome:
+    from trepid.connection.ends import value_of
     from trepid.values import codec
 
-    error = "" if ending.error is None else f"{ending.error.type}: {ending.error.message}".rstrip(": ")
-    result = None if ending.result is None else codec.decode(ending.result)
-    return Outcome(job, str(ending.state), result, "" if ending.result is not None else error or ending.reason or "")
+    return _outcome(job, ending.state, lambda: value_of(job.id, ending, codec.decode))
+
+
+def _outcome(job: Found, state: State, result: Callable[[], Any]) -> Outcome:
+    from trepid.errors import TrepidError
+
+    try:
+        return Outcome(job, str(state), result())
+    except TrepidError as exc:
+        return Outcome(job, str(state), error=str(exc).splitlines()[0])

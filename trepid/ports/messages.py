@@ -263,7 +263,7 @@ Cursor: TypeAlias = int
 
 @attrs.frozen
 class Page:
-    """Some messages, and where to go on looking, or None at the end."""
+    """Some messages, and where to go on looking, or None at the end; before that, too, there may be none on a page."""
 
     messages: tuple[MessageView, ...]
     cursor: Cursor | None = None

@@ -173,13 +173,7 @@ def _next_change(cron: Cron, start: int, end: int, offset: int) -> int | None:
     while start < end:
         step = min(start + _STEP, end)
         if _offset(cron, step) != offset:
-            while step - start > 1:
-                middle = (start + step) // 2
-                if _offset(cron, middle) == offset:
-                    start = middle
-                else:
-                    step = middle
-            return step
+            return _change(cron, start, step, offset)
         start = step
     return None
 
@@ -188,16 +182,21 @@ def _last_change(cron: Cron, start: int, end: int, offset: int) -> int | None:
     """Return the first instant with the offset of *end*, if that is after *start*."""
     while start < end:
         step = max(end - _STEP, start)
-        if _offset(cron, step) != offset:
-            while end - step > 1:
-                middle = (step + end) // 2
-                if _offset(cron, middle) == offset:
-                    end = middle
-                else:
-                    step = middle
-            return end
+        if (before := _offset(cron, step)) != offset:
+            return _change(cron, step, end, before)
         end = step
     return None
+
+
+def _change(cron: Cron, before: int, after: int, offset: int) -> int:
+    """Return the instant between two at which the clocks change: the first without the *offset* of the one before."""
+    while after - before > 1:
+        middle = (before + after) // 2
+        if _offset(cron, middle) == offset:
+            before = middle
+        else:
+            after = middle
+    return after
 
 
 def _seconds(local: datetime) -> int:

@@ -31,8 +31,10 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
             await return_strangers(shift)
         room = shift.room()
         if room <= 0:
+            shift.sweeper.full()
             await shift.wait_room()
             continue
+        shift.sweeper.roomy()
         # After trouble the first look does not wait: only its return says that the broker is well again.
         wait = _LONG_POLL if shift.ready else 0.0
         try:

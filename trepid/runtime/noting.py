@@ -114,7 +114,7 @@ class Notes:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is pending.  What the broker cannot take now is tried again a little later.
+        """Write what is pending.  What the broker cannot take now, or not in time, is tried again a little later.
 
         Raises:
           LeaseLostError: if a later lease has written something.
@@ -131,6 +131,7 @@ class Notes:
                 self._remind(self, self._next)
             except trio.Cancelled:
                 self.pending = True
+                self._remind(self, self._next)
                 raise
 
     # ------------------------------------------------------------------------------------------------------ values
@@ -233,6 +234,8 @@ async def _patiently(records: Records, steps: Sequence[Step]) -> list[bytes | No
 class Scribe:
     """Writes the progress that came too soon after the one before, when its time has come."""
 
+    _patience: float
+    """For how many seconds the broker may think about it; then it is tried again, and others meanwhile."""
     _times: dict[Notes, float] = attrs.field(init=False, factory=dict)
     _more: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -247,12 +250,13 @@ class Scribe:
             if not self._times:
                 self._more = trio.Event()
                 await self._more.wait()
-            await trio.sleep_until(min(self._times.values(), default=0.0))
+            await trio.sleep_until(min(self._times.values()))
             now = trio.current_time()
             due = [notes for notes, at in self._times.items() if at <= now]
             for notes in due:
                 del self._times[notes]
-            await write_all(due)
+            with trio.move_on_after(self._patience):
+                await write_all(due)
 
 
 async def write_all(all_notes: Sequence[Notes]) -> None:

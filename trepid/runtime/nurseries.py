@@ -1,8 +1,8 @@
 """The nursery plan of a worker run, and nothing else.
 
-Helpers outermost (renewals, settlement), then the jobs, then the intake.  Stopping cancels the intake only, and the
-schedules; the jobs end by themselves, or are stopped; the other helpers outlive them, so that leases hold and verdicts
-arrive.
+Helpers outermost (renewals, settlement), then the jobs, then the intake.  Stopping cancels the intake only, the
+schedules, and the sweeps; the jobs end by themselves, or are stopped; the other helpers outlive them, so that leases
+hold and verdicts arrive.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ async def _help(scope: trio.CancelScope, shift: Shift) -> None:
             nursery.start_soon(keep_schedules, shift)
             nursery.start_soon(shift.fences.guard)
             nursery.start_soon(shift.tethers.watch)
+            nursery.start_soon(shift.sweeper.run)
             nursery.start_soon(shift.settler.run)
             nursery.start_soon(shift.scribe.run)
             nursery.start_soon(shift.hurry)

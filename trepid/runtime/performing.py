@@ -30,7 +30,7 @@ from trepid.runtime.shift import Shift
 from trepid.values.actor import Actor
 from trepid.values.envelope import Envelope, unseal
 from trepid.values.router import Middleware
-from trepid.values.words import words
+from trepid.values.words import complaint, words
 
 Arguments = tuple[list[Any], dict[str, Any]]
 
@@ -108,7 +108,11 @@ class Performer:
         except ArgumentsError as exc:
             return Buried(Failure("ArgumentsError", words(exc)), "arguments")
         if delivery.gate is not None or actor.limited:
-            gate = actor.gate(args, kwargs, envelope.headers)
+            try:
+                gate = actor.gate(args, kwargs, envelope.headers)
+            except Exception as exc:  # noqa: BLE001 - encoding may run the value's own code
+                text = f"the limits of {actor.name!r} count by {actor.key!r}, and cannot by its value: {complaint(exc)}"
+                return Buried(Failure("ArgumentsError", text), "arguments")
             if gate != delivery.gate:
                 # Enqueued by name, or by a producer of another version: it has to wait where it counts.
                 return Returned(reason="gate", started=False, gate=gate or "")

@@ -29,7 +29,7 @@ _LONG_POLL: Final = 3600.0
 _LONGEST_NAP: Final = 60.0
 """After so many seconds the broker's clock is looked at again: it may have jumped."""
 _PATIENCE: Final = 30.0
-"""For so many seconds may the broker think about an instant; then it is asked again, which is safe."""
+"""For so many seconds may the broker think about an answer; then it is asked again, which is safe."""
 _NEXT_TRY: Final = 1.0
 _LEAST_NAP: Final = 1e-6
 """Sums of floats may fall short of an instant by less; without it nothing would move on."""
@@ -109,12 +109,15 @@ class _Roster:
         while True:
             try:
                 # The first look does not wait: nothing is fired before it is known what is paused.
-                value = await records.changed(timetable.INDEX, known, wait=_LONG_POLL if assigned else 0.0)
+                wait = _LONG_POLL if assigned else 0.0
+                with trio.fail_after(wait + _PATIENCE):
+                    value = await records.changed(timetable.INDEX, known, wait=wait)
                 if assigned and value == known:
                     continue
                 known, index = value, timetable.read_index(value)
-                stored = await timetable.load(records, index)
-            except TROUBLE:
+                with trio.fail_after(_PATIENCE):
+                    stored = await timetable.load(records, index)
+            except (*TROUBLE, trio.TooSlowError):
                 # Whoever leases or settles tells of it.
                 assigned = False
                 await trio.sleep(pause_after(troubles))
@@ -268,9 +271,12 @@ class _Roster:
         troubles = 0
         while True:
             try:
-                await self._session.cancel(duty.queue, [holder], f"replaced by schedule {duty.schedule.name}")
-                ended = await self._session.endings(duty.queue, [holder], wait=_LONG_POLL)
-            except TROUBLE:
+                with trio.fail_after(_PATIENCE):
+                    await self._session.cancel(duty.queue, [holder], f"replaced by schedule {duty.schedule.name}")
+                with trio.fail_after(_LONG_POLL + _PATIENCE):
+                    ended = await self._session.endings(duty.queue, [holder], wait=_LONG_POLL)
+            except (*TROUBLE, trio.TooSlowError) as exc:
+                self._shift.troubled(f"replace a job of {duty.schedule.name}", exc)
                 await trio.sleep(pause_after(troubles))
                 troubles += 1
                 continue

@@ -23,6 +23,9 @@ TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
 _ENDED = (Reply.APPLIED, Reply.REPEATED, Reply.ENDED)
 """Answers after which a message that was to end has surely ended."""
 
+_COURTESY = 1.0
+"""For no more seconds do verdicts wait for what may be missing: a worker that is stopped at once has five for all."""
+
 _FIRST_PAUSE = 0.1
 # A session reconnects by itself within a second; a worker shall take messages again within five.
 _LONGEST_PAUSE = 2.0
@@ -53,6 +56,10 @@ class Settler:
     _empty: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
+    def _courtesy(self) -> float:
+        return min(_COURTESY, self._patience)
+
+    @property
     def unsettled(self) -> int:
         """How many verdicts the broker has not confirmed."""
         return len(self._waiting) + self._in_flight
@@ -81,7 +88,7 @@ class Settler:
                 answered = await (self._send_links(batch, links) if links else self._send(batch))
                 if self._obsolete:
                     obsolete, self._obsolete = self._obsolete, []
-                    await forget(self._session, obsolete, self._patience)
+                    await forget(self._session, obsolete, self._courtesy)
             finally:
                 self._in_flight = 0
             if answered:
@@ -91,10 +98,10 @@ class Settler:
                 troubles += 1
 
     async def _tell_progress(self, batch: list[tuple[JobRun, Verdict]]) -> None:
-        """Write the last progress of jobs, which shall be there before their end is known."""
+        """Write the last progress of jobs, which shall be there before their end is known, unless that takes long."""
         untold = [run.notes for run, _ in batch if run.notes is not None and run.notes.pending]
         if untold:
-            with trio.move_on_after(self._patience):
+            with trio.move_on_after(self._courtesy):
                 await write_all(untold)
 
     def _answered(self, run: JobRun, verdict: Verdict, reply: Reply) -> None:

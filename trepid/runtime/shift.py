@@ -21,6 +21,7 @@ from trepid.runtime.job_run import JobRun, margin
 from trepid.runtime.noting import Scribe
 from trepid.runtime.report import Report, WorkerStatistics
 from trepid.runtime.settling import Settler
+from trepid.runtime.sweeping import Sweeper
 from trepid.runtime.telling import Teller
 from trepid.runtime.tethers import Tethers
 
@@ -62,13 +63,14 @@ class Shift:
         self.owner = f"{secrets.token_hex(8)}"
         self.teller = Teller(worker.observers)
         self.settler = Settler(self.session, self.settled, self.troubled, worker.lease / 3)
-        self.scribe = Scribe()
+        self.scribe = Scribe(worker.lease / 3)
         self.resources: Any = None
         self.signals: AsyncIterator[int] | None = None
         # What is held: from the lease until the broker has confirmed its settlement; leases are renewed for all of it.
         self.held: dict[tuple[int, int], JobRun] = {}
         self.fences = Fences(self.held)
         self.tethers = Tethers(self.session, self.held, worker.lease, self.troubled)
+        self.sweeper = Sweeper(self.session, worker.queue_names(), worker.lease / 3, self.troubled)
         # What was given up although its lease may go on for a little while: its token, and until when.
         self._given_up: dict[tuple[int, int], float] = {}
         # Until when leases may be held that nobody here knows of, because a lease call failed, or was cancelled.
@@ -182,6 +184,7 @@ class Shift:
             self.teller.tell(WorkerStopping(self.owner, reason, running))
             self.intake_scope.cancel(reason=reason)
             self.schedule_scope.cancel(reason=reason)
+            self.sweeper.scope.cancel(reason=reason)
         at = trio.current_time() + grace
         if at < self.hurry_at:
             self.hurry_at = at

@@ -246,6 +246,14 @@ def actor_of(payload: bytes) -> str | None:
         return None
 
 
+def scope_of(payload: bytes) -> str | None:
+    """Return the job nursery that a payload belongs to, or None if there is none, or the payload cannot be read."""
+    try:
+        return unseal(payload).scope
+    except EnvelopeError:
+        return None
+
+
 def arguments_of(payload: bytes) -> tuple[list[Any], dict[str, Any]]:
     """Return the plain arguments in a payload, without knowledge of the actor.
 

@@ -148,6 +148,11 @@ class Schedule:
         return self.jitter * int(_digest("jitter", self.name, repr(instant)), 16) / 16.0**16
 
 
+def name_of(mark: str) -> str:
+    """Return the name of the schedule that a mark belongs to."""
+    return mark.rpartition(":")[0]
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

@@ -162,6 +162,21 @@ async def test_pages_of_large_messages_come_over_a_connection_that_listens(redis
         assert [len(view.payload) for view in page.messages] == [1 << 20] * 40
 
 
+async def test_a_page_does_not_look_through_a_whole_queue_for_another_state(redis_server):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        await session.publish(publications("q", 2500))
+        (late,) = batch = publications("q", 1, delay=600.0)
+        await session.publish(batch)
+        found, pages, page = [], 0, None
+        while page is None or page.cursor is not None:
+            page = await session.peek("q", State.SCHEDULED, after=None if page is None else page.cursor)
+            found += [view.id for view in page.messages]
+            pages += 1
+        assert found == [late.id]
+        assert pages == 3
+
+
 async def test_long_lists_of_ids_are_carried_out_whole(redis_server):
     async with RedisBroker(redis_server.new_database()).open() as session:
         await session.declare(["q"])

@@ -182,6 +182,22 @@ async def test_hot_statements_use_their_indexes(session):
         assert not any("TEMP B-TREE" in step or "SCAN messages" in step for step in plan), (name, plan)
 
 
+async def test_who_looks_at_what_waits_reads_nothing_that_has_ended(session):
+    from trepid.brokers.sqlite import statements
+
+    def plans(transaction):
+        found = []
+        for statement in (statements.PEEK_READY, statements.PEEK_SCHEDULED):
+            marks = (1,) * len(set(sqlite_marks(statement)))
+            found.append([row[3] for row in transaction.run("EXPLAIN QUERY PLAN " + statement, marks)])
+        return found
+
+    for plan in await session._write(plans):
+        read = {step.split(" INDEX ")[1].split()[0] for step in plan if " INDEX " in step}
+        assert read == {"messages_waiting", "messages_gated", "messages_awaited"}, plan
+        assert not any("SCAN messages" in step for step in plan), plan
+
+
 def sqlite_marks(statement):
     """Number the parameters of a statement as SQLite does."""
     largest = 0

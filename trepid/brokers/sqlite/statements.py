@@ -228,11 +228,19 @@ OLDEST_BEHIND_NOT_OVERDUE: Final = f"{OLDEST_BEHIND} AND (expires IS NULL OR exp
 OLDEST_AWAITED: Final = """
     SELECT min(due) FROM messages INDEXED BY messages_awaited
     WHERE queue = ?1 AND state = 0 AND gate IS NOT NULL AND due <= ?2 AND (expires IS NULL OR expires > ?2)"""
-PEEK_READY: Final = f"""
-    SELECT {COLUMNS} FROM messages
-    WHERE queue = ? AND state < 2 AND due <= ? AND (expires IS NULL OR expires > ?) AND seq > ? ORDER BY seq LIMIT ?"""
-PEEK_SCHEDULED: Final = f"""
-    SELECT {COLUMNS} FROM messages WHERE queue = ? AND state < 2 AND due > ? AND seq > ? ORDER BY seq LIMIT ?"""
+# By the indexes of what waits: what has ended, and may be much more, is not read.
+_PEEK_WAITING: Final = f"""
+    SELECT {COLUMNS} FROM messages WHERE seq IN (SELECT seq FROM (
+        SELECT seq FROM messages INDEXED BY messages_waiting WHERE gate IS NULL AND state < 2 AND {{those}}
+        UNION ALL
+        SELECT seq FROM messages INDEXED BY messages_gated WHERE gate IS NOT NULL AND state = 1 AND {{those}}
+        UNION ALL
+        SELECT seq FROM messages INDEXED BY messages_awaited WHERE gate IS NOT NULL AND state = 0 AND {{those}}
+    ) ORDER BY seq LIMIT {{most}}) ORDER BY seq"""
+PEEK_READY: Final = _PEEK_WAITING.format(
+    those="queue = ?1 AND due <= ?2 AND (expires IS NULL OR expires > ?3) AND seq > ?4", most="?5"
+)
+PEEK_SCHEDULED: Final = _PEEK_WAITING.format(those="queue = ?1 AND due > ?2 AND seq > ?3", most="?4")
 PEEK_LEASED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_leased
     WHERE queue = ? AND state = 2 AND until > ? AND seq > ? ORDER BY seq LIMIT ?"""
