@@ -1,5 +1,7 @@
 """Chains: the next step comes with the end of the one before, once, and gets its result."""
 
+from functools import partial
+
 import attrs
 import pytest
 import trio
@@ -8,9 +10,11 @@ import trepid
 import trepid.testing
 from tests.runtime.stage import idle, states, working
 from trepid.brokers.memory.session import MemorySession
+from trepid.connection import Connection
 from trepid.connection.publishing import refuse_chain, refuse_unsupported
 from trepid.ports.messages import Publication
 from trepid.rules.life import CancelReply
+from trepid.testing.relay import Relay
 
 PREVIOUS = trepid.PREVIOUS
 
@@ -393,6 +397,46 @@ def test_what_the_engine_lacks_is_refused_when_the_chain_is_enqueued(lack, step,
     refuse_unsupported(can, [step])
     with pytest.raises(trepid.UnsupportedError, match=feature):
         refuse_unsupported(attrs.evolve(can, **lack), [step])
+
+
+class Forgetful(Relay):
+    """A session of an engine that knows no publish again."""
+
+    @property
+    def capabilities(self):
+        return attrs.evolve(self.inner.capabilities, engine="small", deduplication="none")
+
+    async def carry(self, operation, call):
+        return await call()
+
+
+async def test_an_engine_that_knows_no_publish_again_gets_no_chain(connection, autojump_clock):
+    small = Connection(connection._broker, Forgetful(connection.session))
+    chain = NUMBER.job(4).then(DOUBLE.job(PREVIOUS))
+    schedule = trepid.Schedule("chain", trepid.Every(60), chain)
+    for attempt in (
+        partial(small.enqueue, chain),
+        partial(small.enqueue_many, [NUMBER.job(1), chain]),
+        partial(small.schedule, schedule),
+        partial(trepid.Worker(trepid.Router(NUMBER, DOUBLE, schedules=[schedule])).run, small),
+    ):
+        with pytest.raises(trepid.UnsupportedError, match=r"^small does not support chains; name a second engine"):
+            await attempt()
+    with pytest.raises(trepid.UnsupportedError, match="chains"):
+        small.enqueue_in(None, chain)
+    async with working(trepid.Worker(), small):
+        with pytest.RaisesGroup(pytest.RaisesExc(trepid.UnsupportedError, match="chains")):
+            async with trepid.open_job_nursery(small) as jobs:
+                jobs.start_soon(chain)
+    assert await states(connection) == {}
+    assert await (await small.enqueue(NUMBER.job(1))).status()
+
+
+async def test_a_chain_that_such_an_engine_has_all_the_same_is_carried_out(connection, autojump_clock):
+    """As an earlier version has left it there."""
+    handle = await connection.enqueue(NUMBER.job(4).then(DOUBLE.job(PREVIOUS)))
+    async with working(WORKER, Connection(connection._broker, Forgetful(connection.session))):
+        assert await handle.result() == 8
 
 
 async def test_an_engine_that_refuses_a_follow_up_fails_the_step_and_not_the_worker(

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import trepid
-from tests.brokers.places import place_of
+from tests.brokers.places import fresh_url, place_of
 from tests.runtime.chain_worker import worker_of
 from tests.runtime.stage import idle, working
 from trepid.testing.mortality import Life
@@ -115,6 +115,22 @@ async def test_a_worker_is_killed_between_two_steps(engine, point, request, tmp_
                 assert sum(each.live for each in stats) == 0
     runs = Counter(log.read_text().split())
     assert runs == {"first": 1 if point == "unheard" else 2, "second": 1, "third": 1}
+
+
+async def test_rabbitmq_alone_takes_no_chain_and_carries_out_one_that_is_there(request, tmp_path):
+    _, url = fresh_url("rabbitmq", request)
+    log = tmp_path / "log"
+    with trio.fail_after(60):
+        async with trepid.open_connection(url) as connection, trepid.open_connection("memory:") as elsewhere:
+            await connection.declare("default", "other")
+            with pytest.raises(trepid.UnsupportedError, match=r"^RabbitMQ .* chains; .*results=\"redis://"):
+                await connection.enqueue(chain())
+            # As an earlier version has left it there.
+            await connection.session.publish([elsewhere.publisher.publication(chain())])
+            async with working(worker_of(log), connection):
+                while not log.exists() or "third" not in log.read_text():
+                    await trio.sleep(0.01)
+    assert log.read_text().split() == ["first", "second", "third"]
 
 
 def test_the_worker_that_dies_can_also_live(tmp_path):

@@ -57,7 +57,8 @@ class Publisher:
 
         Raises:
           TypeError: if it is none, or waits for the result of another one.
-          UnsupportedError: if its actor has limits, and the engine keeps none; or a follow-up wants what it lacks.
+          UnsupportedError: if its actor has limits, and the engine keeps none; if it is a chain, and the engine knows
+            no repeated publish again; or if a follow-up wants what it lacks.
           PayloadTooLargeError: if it is a chain that has no room left for what it is called.
         """
         if not isinstance(job, Job):
@@ -86,6 +87,10 @@ class Publisher:
 
     def _chained(self, job: Job[Any], id: str) -> bytes:
         """Return the payload of a chain: with its name, and with a publish token for each follow-up."""
+        if self.session.capabilities.deduplication == "none":
+            # A worker that dies between publishing a follow-up and settling its step would leave the follow-up twice.
+            hint = 'name a second engine, which knows them again: open_connection(..., results="redis://...")'
+            raise UnsupportedError("chains", self.session.capabilities.engine, hint)
         refuse_unsupported(self.session.capabilities, job.follow_ups)
         first, *_ = [next(self._numbers) for _ in job.follow_ups]
         place = envelope.Chain(id, 1, 1 + len(job.follow_ups), (self._name, first))
