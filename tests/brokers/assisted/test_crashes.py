@@ -5,10 +5,12 @@ has.  Then the program that made it is gone, another one goes on, and what the g
 """
 
 import math
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from tests.brokers.assisted.limited import LimitedBroker
 from trepid.brokers.assisted import AssistedBroker
@@ -341,20 +343,38 @@ async def test_an_extension_that_is_cut_off_can_be_repeated(autojump_clock):
     await cut_off(prepare, lambda world, delivery: world.session.extend([delivery.ref], 30.0), check)
 
 
-async def test_a_follow_up_comes_with_the_settlement_or_is_free(autojump_clock):
+@pytest.mark.parametrize("keep", [DAY, 0.0], ids=["kept", "nothing kept"])
+@pytest.mark.parametrize("away", [0.0, DAY / 2], ids=["at once", "later"])
+async def test_a_follow_up_is_there_once_wherever_its_worker_dies(away, keep, autojump_clock):
+    """Whoever comes next, at once or much later, is handed the step again, or its follow-up is there."""
+
     async def prepare(world):
+        await world.session.declare(["after"])
         await world.other.publish([world.publication()])
         [delivery] = await world.take(world.session)
-        return delivery, world.publication("next", unique=Unique("k"))
+        return delivery, replace(world.publication("next", unique=Unique("k")), queue="after", follows=True)
 
     async def operate(world, prepared):
         delivery, following = prepared
-        await world.session.settle([Settlement(delivery.ref, Done(b"mine", DAY))], then=[following])
+        await world.session.settle([Settlement(delivery.ref, Done(b"mine", keep))], then=[following])
 
     async def check(world, prepared):
-        ran = await world.run_all()
-        assert ran in ({"next": 1}, {"m": 1}, {}), "not both, and neither twice"
-        [free] = await world.other.publish([world.publication("later", unique=Unique("k"))])
+        ran = Counter()
+
+        async def work(queues):
+            for _ in range(10):
+                for delivery in await world.other.lease(queues, 10, 30.0, owner="o"):
+                    ran[delivery.id] += 1
+                    then = [prepared[1]] if delivery.id == "m" else []
+                    done = Settlement(delivery.ref, Done(b"1", keep))
+                    assert await world.other.settle([done], then=then) == [Reply.APPLIED]
+                await trio.sleep(20)
+
+        await work(["after"])
+        await trio.sleep(away)
+        await work(["q", "after"])
+        assert (ran["next"], ran["m"]) in ((1, 0), (1, 1))
+        [free] = await world.other.publish([replace(world.publication("x", unique=Unique("k")), queue="after")])
         assert free.outcome is Publishing.ACCEPTED
 
     await cut_off(prepare, operate, check)

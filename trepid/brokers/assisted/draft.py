@@ -52,5 +52,5 @@ class Draft:
 
     @property
     def ticket(self) -> Publication:
-        """What the main engine stores."""
-        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None)
+        """What the main engine stores.  Whether it was there before is known here alone."""
+        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None, follows=False)

@@ -15,6 +15,7 @@ from trepid.brokers.assisted.deeds import (
     dump,
     kept_for,
     load,
+    remembered,
 )
 from trepid.brokers.assisted.draft import Draft, past_key
 from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
@@ -22,7 +23,7 @@ from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
 from trepid.rules.life import READY
-from trepid.rules.publishing import REMEMBERED, Published, Publishing, replaced_by
+from trepid.rules.publishing import Published, Publishing, replaced_by
 
 _REFUSED = (Publishing.CONFLICT, Publishing.NO_QUEUE, Publishing.NOT_STORED)
 
@@ -117,7 +118,7 @@ class Drafts:
             # It has ended, or its queue was emptied: this is a new run, and the old publish is remembered for a while.
             steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
             if known.sure or not known.live:
-                steps.append(Claim(past_key(draft.item.queue, known.token), b"", REMEMBERED))
+                steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
             steps += self._register.freeing(draft.name, known) if known.unique != draft.deed.unique else []
             before = (await self._register.carry_out(steps))[0]
             if before != kept:

@@ -187,13 +187,10 @@ class AssistedSession(Session):
         if not batch:
             await trio.lowlevel.checkpoint()
             return []
-        drafts = Drafts(self._register, self._main, then)
-        riding = drafts.tickets if then and await drafts.claim() else []
-        replies, took = await settling.settle(self._register, self._main, batch, self._ticket, riding)
-        if riding and took:
-            await drafts.confirm([])
-        elif riding and replies[0] is not Reply.REPEATED:
-            await drafts.undo()
+        if then and await settling.stands(self._register, batch[0]):
+            # First: once its deed says that it is done nobody runs the message again, to publish what follows it.
+            await self.publish(then)
+        replies = await settling.settle(self._register, self._main, batch, self._ticket)
         for settlement, reply in zip(batch, replies, strict=True):
             if reply is not Reply.NOT_ASKED:
                 self._held.drop(settlement.ref)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from trepid.brokers.assisted.deeds import Deed, dump, kept_for, settled
 from trepid.brokers.assisted.register import Change, Entry, Name, Register, deed_key, in_waves
 from trepid.ports.broker import Session
-from trepid.ports.messages import Publication, Ref, Settlement
+from trepid.ports.messages import Ref, Settlement
 from trepid.ports.records import Step, Write
 from trepid.rules.life import DEAD, LEASED, Reply
 from trepid.rules.verdicts import Done, Verdict, Withdrawn
@@ -41,29 +41,32 @@ async def settle(
     main: Session,
     batch: Sequence[Settlement],
     ticket: Callable[[Ref, Deed | None], Ref],
-    then: Sequence[Publication] = (),
-) -> tuple[list[Reply], bool]:
-    """End leases with verdicts; return the replies, and whether the main engine has taken *then*.
+) -> list[Reply]:
+    """End leases with verdicts, and return the replies.
 
     Args:
       register: the second engine.
       main: the first.
       batch: what to settle.
       ticket: says by which lease the main engine knows a message.
-      then: tickets to be published with the first settlement.
     """
     entries = await register.read((each.ref.queue, each.ref.id) for each in batch)
     cases = [_Case(each, ticket(each.ref, entries[each.ref.queue, each.ref.id].stored)) for each in batch]
     for number, wave in enumerate(in_waves(cases, lambda case: case.name)):
         await _write_deeds(register, wave, await register.read(wave) if number else entries)
     told = [case for case in cases if case.told is not None]
-    # Nothing rides on a settlement that is refused here already.
-    riding = then if cases[0].told is not None else ()
     tickets = [Settlement(case.ref, case.told) for case in told if case.told is not None]
-    replies = await main.settle(tickets, then=riding) if tickets else []
+    replies = await main.settle(tickets) if tickets else []
     await _hear(register, told, replies)
-    took = bool(riding) and replies[0] in _OK
-    return [case.reply or Reply.UNKNOWN for case in cases], took
+    return [case.reply or Reply.UNKNOWN for case in cases]
+
+
+async def stands(register: Register, settlement: Settlement) -> bool:
+    """Whether a settlement would be written now: its lease is the current one, as far as the deed knows."""
+    name = (settlement.ref.queue, settlement.ref.id)
+    case = _Case(settlement, settlement.ref)
+    _settling(case)((await register.read([name]))[name])
+    return case.reply is None
 
 
 async def _hear(register: Register, told: Sequence[_Case], replies: Sequence[Reply]) -> None:
