@@ -1,7 +1,8 @@
 """A worker that is killed between two steps of a chain: ``python -m tests.runtime.chain_worker URL LOG POINT``.
 
 It kills itself with SIGKILL, while it settles the first step, at one of these points: ``unsettled``, before the broker
-is told; ``unpublished`` and ``uncommitted``, inside of the transaction of an SQL engine, before and after the follow-up
+is told; ``published``, on engines that take several steps, when the follow-up is there and the step has not ended;
+``unpublished`` and ``uncommitted``, inside of the transaction of an SQL engine, before and after the follow-up
 is stored; ``unheard``, when the broker has done it and nobody has heard. With ``never`` it works until it is stopped.
 """
 
@@ -35,6 +36,18 @@ def dying_inside(url, point):
         die()
 
     settling.publish = publish_and_die
+
+
+def dying_between(session):
+    """Let the session die when it has published what follows, and has not said that the step is done."""
+    publisher = type(session._publisher if hasattr(session, "_publisher") else session)
+    publish = publisher.publish
+
+    async def publish_and_die(*args):
+        await publish(*args)
+        die()
+
+    publisher.publish = publish_and_die
 
 
 def dying_outside(session, point):
@@ -88,6 +101,8 @@ async def main(url, results, log, point):
     async with trepid.open_connection(url, results=results or None) as connection:
         if point in ("unpublished", "uncommitted"):
             dying_inside(url, point)
+        elif point == "published":
+            dying_between(connection.session)
         elif point != "never":
             dying_outside(connection.session, point)
         with suppress(KeyboardInterrupt):

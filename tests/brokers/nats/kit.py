@@ -13,6 +13,7 @@ from trepid.wire.nats.address import Address
 from trepid.wire.nats.dialling import Dialler
 
 DAY = 86_400.0
+WINDOW = 0.1
 PREFIXES = itertools.count()
 TOKENS = itertools.count()
 
@@ -36,6 +37,28 @@ async def sweep(url, prefix):
         for name in names:
             if name.startswith(f"{prefix}-"):
                 await api(connection, f"STREAM.DELETE.{name}")
+
+
+async def ring(connection, prefix, queue="q"):
+    """Ring the alarms of all delayed messages of a queue, due or not; return how many there were."""
+    stream = f"{prefix}-later-{queue}"
+    consumer = await api(connection, f"CONSUMER.INFO.{stream}.later")
+    state = (await api(connection, f"STREAM.INFO.{stream}"))["state"]
+    floor, last = consumer["ack_floor"]["stream_seq"], consumer["delivered"]["stream_seq"]
+    number = consumer["delivered"]["consumer_seq"]
+    for seq in range(max(floor + 1, state["first_seq"]), last + 1):
+        connection.say(f"$JS.ACK.{stream}.later.1.{seq}.{number}.0.0", b"-NAK")
+    await connection.round_trip()
+    return consumer["num_ack_pending"]
+
+
+async def shorten(connection, prefix):
+    """Let the server recognise repeated publishes for a tenth of a second."""
+    for name in (await api(connection, "STREAM.NAMES"))["streams"]:
+        if name.startswith(f"{prefix}-"):
+            config = (await api(connection, f"STREAM.INFO.{name}"))["config"]
+            config["duplicate_window"] = int(WINDOW * 1e9)
+            await api(connection, f"STREAM.UPDATE.{name}", config)
 
 
 def publication(id="m", queue="q", payload=b"{}", **fields):

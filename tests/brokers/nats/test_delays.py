@@ -10,23 +10,10 @@ import json
 import trio
 
 from tests.brokers.engine_table import BentClock
-from tests.brokers.nats.kit import DAY, fresh_broker, open_wire, publication, settle, sweep, take
+from tests.brokers.nats.kit import DAY, fresh_broker, open_wire, publication, ring, settle, sweep, take
 from trepid.brokers.nats.jetstream import api
 from trepid.rules.life import Reply
 from trepid.testing import check_broker
-
-
-async def ring(connection, prefix):
-    """Ring the alarms of all delayed messages of the queue q, due or not; return how many there were."""
-    stream = f"{prefix}-later-q"
-    consumer = await api(connection, f"CONSUMER.INFO.{stream}.later")
-    state = (await api(connection, f"STREAM.INFO.{stream}"))["state"]
-    floor, last = consumer["ack_floor"]["stream_seq"], consumer["delivered"]["stream_seq"]
-    number = consumer["delivered"]["consumer_seq"]
-    for seq in range(max(floor + 1, state["first_seq"]), last + 1):
-        connection.say(f"$JS.ACK.{stream}.later.1.{seq}.{number}.0.0", b"-NAK")
-    await connection.round_trip()
-    return consumer["num_ack_pending"]
 
 
 def alarm(message):

@@ -21,6 +21,7 @@ from trepid.brokers.nats.jetstream import (
 )
 from trepid.brokers.nats.letter import HEADER, Letter, written
 from trepid.brokers.nats.office import Office
+from trepid.brokers.nats.results import Results
 from trepid.errors import BrokerLostError
 from trepid.ports.messages import Cursor, MessageView, Page
 from trepid.rules import lifecycle
@@ -34,8 +35,9 @@ _ALL: Final = 1 << 53
 class Graves:
     """Looks after dead letters."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: Office, results: Results) -> None:
         self._office = office
+        self._results = results
 
     async def find(self, queue: str, ids: Sequence[str]) -> list[tuple[Letter, Letterbox]]:
         """Return the dead letters with these ids."""
@@ -76,7 +78,14 @@ class Graves:
         for letter, box in found[:limit]:
             now = office.clock.now()
             life = lifecycle.requeue(letter.life(box.stamp), box.stamp, now)
-            copy = replace(letter.after(life, "requeue", now), ended=None, reason=None, requeues=life.requeues)
+            # It is checked: nobody shall take it for a repetition of its own dead letter.
+            copy = replace(
+                letter.after(life, "requeue", now),
+                ended=None,
+                reason=None,
+                requeues=life.requeues,
+                checked=letter.follows,
+            )
             level = places.level(letter.priority)
             stream, subject = office.names.stream(queue, level), office.names.message(queue, level, letter.id)
             question = storing(subject, box.message.payload, {HEADER: written(copy)}, id=f"requeue:{box.stamp}", last=0)
@@ -105,6 +114,9 @@ class Graves:
         """Forget dead letters; return how many."""
         found = await (self.some(queue, limit) if ids is None else self.find(queue, ids))
         stream = self._office.names.stream(queue, places.DEAD)
+        for letter, _ in found[:limit]:
+            if letter.follows:
+                await self._results.trace(queue, letter)
         return sum(await self._office.jetstream.delete_all([deleting(stream, box.seq) for _, box in found[:limit]]))
 
 

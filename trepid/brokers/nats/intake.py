@@ -108,7 +108,7 @@ class Intake:
         deliveries: list[Delivery] = []
         for parcel, life in ready:
             leased = lifecycle.take(life, owner, now + lease_for)
-            office.book.open(parcel.queue, parcel.letter.id, leased, Held(parcel))
+            office.book.open(parcel.queue, parcel.letter.id, leased, Held(parcel.checked()))
             deliveries.append(
                 parcel.letter.delivery(parcel.queue, parcel.message.payload, leased, now, asked + lease_for)
             )

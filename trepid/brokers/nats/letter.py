@@ -29,6 +29,8 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
       waits: whether it was not due yet when it was stored: such a copy is never leased, only replaced by one that is.
       of: when the copy that this one replaces was stored, in nanoseconds.
       how: what replaced it.
+      follows: whether it is a follow-up of a chain.
+      checked: whether somebody has leased it, and so has found that it is no repetition of a follow-up.
       The rest is as in :class:`~trepid.rules.life.Life`.
     """
 
@@ -53,6 +55,13 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     max_crashes: int | None = None
     result_ttl: float | None = None
     errors: tuple[Failure, ...] = ()
+    follows: bool = False
+    checked: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be a repetition that the server has not recognised."""
+        return self.follows and not self.checked
 
     @classmethod
     def of_publication(cls, publication: Publication, now: float) -> Letter:
@@ -69,6 +78,7 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
             expires=None if publication.ttl is None else due + publication.ttl,
             max_crashes=publication.max_crashes,
             result_ttl=publication.result_ttl,
+            follows=publication.follows,
         )
 
     def life(self, stamp: int) -> Life:

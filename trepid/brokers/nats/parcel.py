@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, final
 
 import attrs
+from msgspec.structs import replace
 
 from trepid.brokers.nats import letter as letters
 from trepid.brokers.nats.letter import Letter
@@ -71,6 +72,10 @@ class Parcel:
     def level(self) -> str:
         """Where it is leased from once it is due."""
         return level(self.letter.priority)
+
+    def checked(self) -> Parcel:
+        """Return the parcel as its holder has it: no repetition of a follow-up, if it is one."""
+        return attrs.evolve(self, letter=replace(self.letter, checked=True)) if self.letter.doubtful else self
 
 
 def unpacked(queue: str, place: str, message: Message, server: str, now: float) -> Parcel | None:

@@ -2,6 +2,9 @@
 
 A result is stored before its message is deleted.  It says which copy of the message it is of, and never replaces that
 of a later copy: so who lost its lease overwrites nothing.
+
+Of a follow-up of a chain something is stored even if its result is not to be kept: a *trace*, which can be read as
+nothing, and says for a day that this publish has ended.
 """
 
 from __future__ import annotations
@@ -21,16 +24,21 @@ from trepid.brokers.nats.jetstream import (
     last_of,
     storing,
 )
-from trepid.brokers.nats.names import DEAD
+from trepid.brokers.nats.letter import Letter
+from trepid.brokers.nats.names import DEAD, LATER
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.topology import TIERS, tier
 from trepid.errors import BrokerLostError
 from trepid.ports.messages import Ending
 from trepid.rules.life import State
+from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Done, Failure
 from trepid.wire.nats.connection import NoRespondersError, Question
 
 HEADER: Final = "Trepid-Result"
+TRACE: Final = Done(None, 0.0)
+"""What is stored of a follow-up whose result is not kept."""
+_ASIDE: Final = (LATER, DEAD)
 
 
 class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +50,7 @@ class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
       plain: whether there is a result; else the payload is empty.
       unreadable: why the result could not be stored.
       error: the last failure before the end.
+      token: of a follow-up of a chain, which publish has ended.
     """
 
     stamp: int
@@ -49,6 +58,7 @@ class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
     plain: bool = False
     unreadable: str | None = None
     error: Failure | None = None
+    token: PublishToken | None = None
 
 
 class Result(NamedTuple):
@@ -59,6 +69,7 @@ class Result(NamedTuple):
       stamp: when the copy that was leased was stored.
       done: what its holder said.
       error: its last failure, if there was one.
+      token: its publish, if it is a follow-up of a chain.
     """
 
     queue: str
@@ -66,6 +77,7 @@ class Result(NamedTuple):
     stamp: int
     done: Done
     error: Failure | None
+    token: PublishToken | None
 
 
 _encode = msgspec.json.encode
@@ -91,6 +103,16 @@ def last_end(found: Sequence[Letterbox | None]) -> int:
     return last
 
 
+def _same(letter: Letter, aside: Sequence[Letterbox | None], traces: Sequence[Letterbox | None]) -> bool:
+    """Whether one of these is of the same publish as a letter, and rules it out."""
+    for box in aside:
+        other = None if box is None else letters.read(box.message)
+        if other is not None and other.token == letter.token and (other.checked or other.ended is not None):
+            return True
+    slips = [slip_of(box) for box in traces if box is not None]
+    return any(slip is not None and slip.token == letter.token for slip in slips)
+
+
 @final
 class Results:
     """Stores results, and finds them."""
@@ -102,9 +124,9 @@ class Results:
 
     def _question(self, result: Result, last: int) -> Question:
         done = result.done
-        slip = Slip(
-            result.stamp, self._office.clock.now() + done.keep, done.result is not None, done.unreadable, result.error
-        )
+        # Nobody's clock is behind a trace, which is not to be read.
+        until = self._office.clock.now() + done.keep if done.keep > 0 else 0.0
+        slip = Slip(result.stamp, until, done.result is not None, done.unreadable, result.error, result.token)
         return storing(
             self._office.names.result(tier(done.keep), result.queue, result.id),
             done.result or b"",
@@ -180,6 +202,32 @@ class Results:
         found = await self._office.jetstream.look_all(questions)
         each = len(TIERS) + 1
         return [last_end(found[at * each : (at + 1) * each]) >= stamp for at, (_, _, stamp) in enumerate(messages)]
+
+    async def repeated(self, letters_of: Sequence[tuple[str, Letter]]) -> list[bool]:
+        """Return for each doubtful letter, by queue, whether its publish has had another message before.
+
+        That one has ended and left a trace; or it is dead; or it waits among what is delayed, after a first lease.
+        Nowhere else can it be: it would have the place of this one.  A delayed one that nobody has leased yet will be
+        asked about itself.
+        """
+        names, questions = self._office.names, list[Question]()
+        for queue, letter in letters_of:
+            questions += [
+                last_of(names.stream(queue, place), names.message(queue, place, letter.id)) for place in _ASIDE
+            ]
+        aside = await self._office.jetstream.look_all(questions)
+        # After those: a dead letter that is purged leaves its trace first.
+        traces = await self._office.jetstream.look_all(
+            [question for queue, letter in letters_of for question in self.questions(queue, letter.id)]
+        )
+        return [
+            _same(letter, aside[at * len(_ASIDE) :][: len(_ASIDE)], traces[at * len(TIERS) :][: len(TIERS)])
+            for at, (_, letter) in enumerate(letters_of)
+        ]
+
+    async def trace(self, queue: str, dead: Letter) -> None:
+        """Leave the trace of a follow-up whose dead letter is to go."""
+        await self.store([Result(queue, dead.id, dead.of, TRACE, None, dead.token)])
 
     async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
         """Forget what earlier runs under these ids (queue, id) have left."""

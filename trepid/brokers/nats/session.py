@@ -56,7 +56,7 @@ class NatsSession(Session):
         self._publisher = Publisher(office)
         self._settler = Settler(office, self._keeper, self._results, self._publisher)
         self._intake = Intake(office, self._keeper)
-        self._graves = Graves(office)
+        self._graves = Graves(office, self._results)
         self._looker = Looker(office, self._results)
         self._remover = Remover(office)
         self._records = NatsRecords(office)

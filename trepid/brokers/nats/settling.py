@@ -11,7 +11,7 @@ from trepid.brokers.nats.keeping import Keeper
 from trepid.brokers.nats.moving import Move
 from trepid.brokers.nats.office import Held, Office
 from trepid.brokers.nats.publishing import Publisher
-from trepid.brokers.nats.results import Result, Results
+from trepid.brokers.nats.results import TRACE, Result, Results
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, DONE, ENDED, Life, Reply
@@ -118,10 +118,14 @@ class Settler:
         for plan in done:
             lease, verdict = plan.lease, plan.verdict
             assert isinstance(verdict, Done)
+            parcel = lease.message.parcel
+            letter = parcel.letter
+            token = letter.token if letter.follows else None
             if verdict.keep > 0:
-                parcel = lease.message.parcel
-                error = parcel.letter.errors[-1] if parcel.letter.errors else None
-                results.append((plan, Result(lease.queue, lease.id, parcel.stamp, verdict, error)))
+                error = letter.errors[-1] if letter.errors else None
+                results.append((plan, Result(lease.queue, lease.id, parcel.stamp, verdict, error, token)))
+            elif token is not None:
+                results.append((plan, Result(lease.queue, lease.id, parcel.stamp, TRACE, None, token)))
             else:
                 gone.append((lease.queue, lease.id))
         if gone:

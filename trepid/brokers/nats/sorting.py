@@ -107,12 +107,13 @@ class Sorter:
             elif wait is not None:
                 connection.say(parcel.message.reply, not_before(wait))
         await self._end_again(moves)
+        ready = await self._first(ready, moves)
         if moves:
             moved = await office.mover.carry_out(moves)
             for move, done in zip(moves, moved, strict=True):
                 if not done and move.parcel.place == places.LATER:
                     connection.say(move.parcel.message.reply, not_before(_AGAIN))
-                if done and move.place == places.DEAD:
+                if done and (move.letter is None or move.place == places.DEAD):
                     connection.say(office.names.over(move.parcel.queue, move.parcel.letter.id))
         return ready, bool(moves)
 
@@ -128,3 +129,24 @@ class Sorter:
         for number, parcel, over in zip(again, parcels, ended, strict=True):
             if over:
                 moves[number] = Move(parcel, None)
+
+    async def _first(self, ready: list[tuple[Parcel, Life]], moves: list[Move]) -> list[tuple[Parcel, Life]]:
+        """Return what is ready without follow-ups that were published before; those are only deleted, as *moves*.
+
+        So are those that would become dead letters.  It is looked at here, not where they are published: a worker that
+        was cut off may publish at any time, and the server does not know it again for ever.
+        """
+        doubtful = [parcel for parcel, _ in ready if parcel.letter.doubtful]
+        buried = [
+            number for number, move in enumerate(moves) if move.place == places.DEAD and move.parcel.letter.doubtful
+        ]
+        if not doubtful and not buried:
+            return ready
+        asked = [*doubtful, *(moves[number].parcel for number in buried)]
+        repeated = await self._results.repeated([(parcel.queue, parcel.letter) for parcel in asked])
+        gone = {id(parcel) for parcel, again in zip(asked, repeated, strict=True) if again}
+        for number in buried:
+            if id(moves[number].parcel) in gone:
+                moves[number] = Move(moves[number].parcel, None)
+        moves += [Move(parcel, None) for parcel in doubtful if id(parcel) in gone]
+        return [each for each in ready if id(each[0]) not in gone]
