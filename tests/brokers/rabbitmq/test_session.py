@@ -1,6 +1,7 @@
 """The RabbitMQ engine on a healthy server: what the conformance suite does not ask."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -8,15 +9,19 @@ from msgspec.structs import replace
 
 import trepid
 from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
-from trepid.brokers.rabbitmq import RabbitMQBroker
-from trepid.brokers.rabbitmq.topology import RUNG, steps
+from trepid.brokers.rabbitmq import RabbitMQBroker, moving
+from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.passport import Passport
+from trepid.brokers.rabbitmq.stock import Item
+from trepid.brokers.rabbitmq.topology import RUNG, Names, steps
 from trepid.errors import BrokerRefusedError, UnsupportedError
 from trepid.ports.messages import Settlement
-from trepid.rules.life import State
-from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned
+from trepid.rules.life import Reply, State
+from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Withdrawn
 from trepid.testing.conformance import CASES
 from trepid.testing.conformance.cancellation import cancelled_at
 from trepid.testing.conformance.world import open_world
+from trepid.wire.amqp import Batch
 
 pytestmark = pytest.mark.usefixtures("rabbitmq_server")
 DONE = Done(b"1", 60)
@@ -348,7 +353,7 @@ async def test_a_queue_that_is_no_quorum_queue_is_noticed_when_it_is_declared(ur
 
 async def test_a_mark_of_redelivery_alone_is_a_crash(url):
     """RabbitMQ 4.3 and later: a lost session does not add to the count of deliveries."""
-    from trepid.brokers.rabbitmq.passport import HEADER, Passport
+    from trepid.brokers.rabbitmq.passport import HEADER
     from trepid.wire.amqp import Delivered
     from trepid.wire.amqp.frames import persistent
 
@@ -362,3 +367,69 @@ async def test_a_mark_of_redelivery_alone_is_a_crash(url):
         session._depot.arrived(tap, message)
         (delivery,) = await take(session)
         assert (delivery.id, delivery.crashes, delivery.payload) == ("m", 1, b"{}")
+
+
+async def test_the_way_of_a_message_that_is_due_at_a_moment_is_made_before_it_is_sent(url):
+    """Time passes while the steps are made: by then others would do, which nobody has made."""
+    async with opened(url) as session:
+        brink = 63 * RUNG + 0.01
+        for number in range(3):
+            item = publication(f"m{number}", due=CLOCK.now() + 2**number * 64 * RUNG - 64 * RUNG + brink)
+            assert [reply.outcome for reply in await session.publish([item])] == ["accepted"]
+
+
+@pytest.mark.parametrize("fields", [{"delay": 0.4}, {"due": 0.4}], ids=["delay", "due"])
+async def test_a_follow_up_may_wait(url, fields):
+    async with opened(url) as session:
+        await put(session)
+        [delivery] = await take(session)
+        if "due" in fields:
+            fields = {"due": CLOCK.now() + fields["due"]}
+        settlement = Settlement(delivery.ref, DONE)
+        assert await session.settle([settlement], then=[publication("next", **fields)]) == [Reply.APPLIED]
+        assert [each.id for each in await take(session)] == ["next"]
+
+
+async def test_a_message_that_is_withdrawn_is_gone(url):
+    """As where a worker of this engine alone comes upon the job of a nursery that has a second one."""
+    async with opened(url) as session:
+        await put(session)
+        [delivery] = await take(session)
+        assert await settle(session, delivery, Withdrawn(60.0, reason="deadline")) == "applied"
+        stats = await session.stats("q")
+        assert (stats.ready, stats.leased, stats.dead) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_step_is_acknowledged_only_if_what_follows_it_is_stored(refused):
+    names, acknowledged, told, sent = Names("p"), [], [], []
+
+    class Out:
+        def publish(self, to, properties, payload, batch, index):
+            sent.append((to, index))
+            batch.expect()
+
+    class Tap:
+        queue = "q"
+        ack = acknowledged.extend
+
+    tap = Tap()
+    moves = [
+        moving.Move(
+            Item(tap, tag, Passport.of(publication(), 1, 0.0), b""), None, done=lambda _, done: told.append(done)
+        )
+        for tag in (1, 2)
+    ]
+    batches = []
+    lines = SimpleNamespace(names=names, out=Out())
+    fresh = moving.Fresh.of(publication("next"), 0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving, "Batch", lambda done: batches.append(Batch(done)) or batches[0])
+        moving.carry(lines, moves, lambda *said: told.append(said), [fresh])
+    assert sent == [(names.home("q", "medium"), 2)]
+    assert (acknowledged, told) == ([], [])
+    if refused:
+        batches[0].refused.add(2)
+    batches[0].confirm()
+    assert acknowledged == ([2] if refused else [1, 2])
+    assert told == ([(1, None), False, True] if refused else [(0, None), True, True])

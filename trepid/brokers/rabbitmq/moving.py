@@ -7,10 +7,11 @@ not at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import final
+from typing import NamedTuple, final
 
 import attrs
 
+from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.stock import Item
@@ -47,6 +48,25 @@ class Move:
         return (self.delay,) if self.passport is not None and self.state is SCHEDULED else ()
 
 
+class Fresh(NamedTuple):
+    """A message to be published.
+
+    Attributes:
+      publication: what it is.
+      delay: how long it is scheduled, in seconds.  It is counted before the ladder is looked at: a moment later a
+        message that is due at a certain time would take other steps, and those may not stand.
+    """
+
+    publication: Publication
+    delay: float
+
+    @classmethod
+    def of(cls, publication: Publication, now: float) -> Fresh:
+        """Return what is published now."""
+        due = publication.due
+        return cls(publication, max(0.0, due - now) if due is not None else publication.delay or 0.0)
+
+
 def target(lines: Lines, queue: str, passport: Passport, state: State, delay: float) -> Target:
     """Return where a message is published."""
     if state is DEAD:
@@ -56,14 +76,14 @@ def target(lines: Lines, queue: str, passport: Passport, state: State, delay: fl
     return lines.names.ladder(queue, level, way) if way else lines.names.home(queue, level)
 
 
-def publish(lines: Lines, batch: Batch, items: Sequence[tuple[Publication, Passport]], now: float, first: int) -> None:
+def publish(lines: Lines, batch: Batch, items: Sequence[Fresh], now: float, first: int) -> None:
     """Publish new messages; the steps that they take must be there.  Never waits.
 
     Raises:
       BrokerLostError: if the connection is lost.
     """
-    for index, (item, passport) in enumerate(items, first):
-        delay = passport.due - now
+    for index, (item, delay) in enumerate(items, first):
+        passport = Passport.of(item, CLOCK.number(), now)
         to = target(lines, item.queue, passport, SCHEDULED if delay > 0 else READY, delay)
         lines.out.publish(to, persistent(HEADER, passport.written()), item.payload, batch, index)
 
@@ -72,7 +92,7 @@ def carry(
     lines: Lines,
     moves: Sequence[Move],
     done: Callable[[int, Exception | None], None],
-    also: Sequence[tuple[Publication, Passport]] = (),
+    also: Sequence[Fresh] = (),
     now: float = 0.0,
 ) -> None:
     """Store all copies, then acknowledge all originals.  Never waits; *done* is called once all is through.
@@ -80,22 +100,23 @@ def carry(
     Args:
       lines: over which; the steps that copies take must be there.
       moves: what to move.
-      done: told how many copies were refused; or the error, if the connection was lost first: then nobody knows.
-      also: new messages to store with the copies.
-      now: from when their delays count.
+      done: told how many moves were refused; or the error, if the connection was lost first: then nobody knows.
+      also: new messages to store with the copies; if one is refused, so is the first move.
+      now: when they are published.
 
     Raises:
       BrokerLostError: if the connection is lost already.
     """
 
     def stored(batch: Batch, error: Exception | None) -> None:
+        refused = {index if index < len(moves) else 0 for index in batch.refused}
         if error is None:
-            _acknowledge(moves, batch.refused)
-        done(sum(1 for index in batch.refused if index < len(moves)), error)
+            _acknowledge(moves, refused)
+        done(len(refused), error)
         if error is None:
             for index, move in enumerate(moves):
                 if move.done is not None:
-                    move.done(move, index not in batch.refused)
+                    move.done(move, index not in refused)
 
     batch = Batch(stored)
     for index, move in enumerate(moves):

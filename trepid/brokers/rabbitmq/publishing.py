@@ -9,7 +9,7 @@ import trio
 from trepid.brokers.rabbitmq import moving
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.lines import Lines
-from trepid.brokers.rabbitmq.passport import Passport
+from trepid.brokers.rabbitmq.moving import Fresh
 from trepid.errors import BrokerLostError
 from trepid.ports.messages import Publication
 from trepid.rules.publishing import Published, Publishing
@@ -32,8 +32,10 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
             Published(Publishing.NO_QUEUE if each.queue in missing else Publishing.NOT_STORED, each.id)
             for each in batch
         ]
-    await lines.builder.ways(_delays(batch))
     await lines.publisher.room()
+    now = CLOCK.now()
+    fresh = [Fresh.of(each, now) for each in batch]
+    await lines.builder.ways(each.delay for each in fresh)
     answer: Reply[Batch] = Reply()
 
     def stored(batch: Batch, error: Exception | None) -> None:
@@ -42,9 +44,8 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
         else:
             answer.fail(error)
 
-    now = CLOCK.now()
     together = Batch(stored)
-    moving.publish(lines, together, [(each, Passport.of(each, CLOCK.number(), now)) for each in batch], now, 0)
+    moving.publish(lines, together, fresh, CLOCK.now(), 0)
     together.seal()
     outcome = await answer.wait()
     if outcome.refused:
@@ -58,8 +59,3 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
         Published(Publishing.NO_QUEUE if index in outcome.returned else Publishing.ACCEPTED, each.id)
         for index, each in enumerate(batch)
     ]
-
-
-def _delays(batch: Sequence[Publication]) -> list[float]:
-    now = CLOCK.now()
-    return [each.delay or (each.due or 0.0) - now for each in batch if each.delay or each.due is not None]

@@ -12,13 +12,12 @@ from trepid.brokers.rabbitmq import moving
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
 from trepid.brokers.rabbitmq.lines import Lines
-from trepid.brokers.rabbitmq.moving import Move
-from trepid.brokers.rabbitmq.passport import Passport
+from trepid.brokers.rabbitmq.moving import Fresh, Move
 from trepid.brokers.rabbitmq.stock import Item
 from trepid.errors import BrokerLostError
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
-from trepid.rules.life import DONE, SCHEDULED, Life, Reply
+from trepid.rules.life import CANCELLED, DONE, SCHEDULED, Life, Reply
 from trepid.rules.verdicts import Done, Failed, Returned, Verdict
 from trepid.wire.reply import Reply as Answer
 
@@ -44,16 +43,17 @@ async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: 
     left = list(range(len(batch)))
     while left:
         delays = [delay for index in left if (delay := _delay(batch[index].verdict)) is not None]
-        await lines.builder.ways([*delays, *(each.delay or 0.0 for each in then)])
+        fresh = [Fresh.of(each, CLOCK.now()) for each in then]
+        await lines.builder.ways([*delays, *(each.delay for each in fresh)])
         if then or not all(type(batch[index].verdict) is Done for index in left):
             await lines.publisher.room()  # an acknowledgement goes the other way, and needs none
-        left, applied, answer = _start(depot, lines, batch, then, left, replies=replies)
+        left, applied, answer = _start(depot, lines, batch, fresh, left, replies=replies)
         if applied:
             refused = await answer.wait()
             for index in applied:
                 replies[index] = Reply.APPLIED
             if refused:
-                raise BrokerLostError(f"{lines.publisher.name}: it did not store {refused} of {len(applied)} copies")
+                raise BrokerLostError(f"{lines.publisher.name}: it did not store what {refused} of {len(applied)} need")
         elif left:
             # Somebody else is settling these very leases.
             await depot.freed.wait()
@@ -69,7 +69,7 @@ def _start(
     depot: Depot,
     lines: Lines,
     batch: Sequence[Settlement],
-    then: Sequence[Publication],
+    then: Sequence[Fresh],
     left: Sequence[int],
     *,
     replies: dict[int, Reply],
@@ -93,8 +93,7 @@ def _start(
         moves.append(_move(depot, judgement.lease, judgement.life, verdict, now))
     answer: Answer[int] = Answer()
     if applied:
-        also = [(each, Passport.of(each, CLOCK.number(), now)) for each in then] if 0 in applied else []
-        moving.carry(lines, moves, partial(_answer, answer), also, now)
+        moving.carry(lines, moves, partial(_answer, answer), then if 0 in applied else (), now)
     return busy, applied, answer
 
 
@@ -108,7 +107,7 @@ def _answer(answer: Answer[int], refused: int, error: Exception | None) -> None:
 def _move(depot: Depot, lease: Lease[Item], life: Life, verdict: Verdict, now: float) -> Move:
     done = partial(depot.closed, lease, life)
     item = lease.message
-    if life.state is DONE:
+    if life.state in (DONE, CANCELLED):
         return Move(item, None, done=done)
     papers = item.passport.after(life, lifecycle.failure_of(verdict, life, now))
     return Move(item, papers, life.state, life.due - now if life.state is SCHEDULED else 0.0, done)
