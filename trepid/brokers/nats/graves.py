@@ -101,8 +101,8 @@ class Graves:
             (deleted,) = await office.jetstream.delete_all([grave])
             came += deleted
             if not deleted and isinstance(outcome, Stored) and not outcome.duplicate:
-                # Purged meanwhile, or brought back by somebody else whose copy has left already.
-                await office.jetstream.delete_all([deleting(stream, outcome.seq)])
+                # Somebody else has brought it back, with this copy or with an earlier one.
+                await office.mover.take_back(queue, copy, level, outcome)
         return came
 
     async def _is_copy(self, stream: str, subject: str, stamp: int) -> bool:

@@ -5,7 +5,8 @@ keeps one message per subject.  So each copy is leased at most once, its place i
 comes late finds another message there.
 
 Where a copy lies in another place of the queue (a dead letter, what is far from due), it is stored first, and then the
-message is deleted, if it is still there.  If not, the copy is taken back.
+message is deleted, if it is still there.  If not, somebody else was quicker: with the same move, to which the copy
+belongs as well; or with another one, and then the copy is taken back.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ class Mover:
             for (number, move), there in zip(deletions, await self._jetstream.delete_all(questions), strict=True):
                 moved[number] = there
                 outcome = outcomes.get(id(move))
-                if not there and isinstance(outcome, Stored) and not outcome.duplicate:
-                    await self._take_back(move, outcome)
+                if not there and move.letter is not None and isinstance(outcome, Stored) and not outcome.duplicate:
+                    await self.take_back(move.parcel.queue, move.letter, move.place, outcome)
         return moved
 
     async def _stored(self, move: Move, outcome: Outcome) -> bool:
@@ -125,9 +126,21 @@ class Mover:
         there = letters.read(found.message)
         return there is not None and (there.of, there.how) == (move.letter.of, move.letter.how)
 
-    async def _take_back(self, move: Move, copy: Stored) -> None:
-        """The message was settled by somebody else meanwhile: its copy must not live."""
-        await self._jetstream.delete_all([deleting(self._names.stream(move.parcel.queue, move.place), copy.seq)])
+    async def take_back(self, queue: str, letter: Letter, place: str, copy: Stored) -> None:
+        """Delete the copy of a message that was gone when it was to be deleted, if the message lives on elsewhere.
+
+        If not, whoever deleted it has found this copy, and relies on it.  (Or it was purged at this very moment; then
+        it comes back.)
+        """
+        names = self._names
+        questions = [
+            last_of(names.stream(queue, each), names.message(queue, each, letter.id)) for each in places.PLACES
+        ]
+        for each, box in zip(places.PLACES, await self._jetstream.look_all(questions), strict=True):
+            other = None if box is None or (each, box.seq) == (place, copy.seq) else letters.read(box.message)
+            if other is not None and other.token == letter.token:
+                await self._jetstream.delete_all([deleting(names.stream(queue, place), copy.seq)])
+                return
 
 
 def due_now(parcel: Parcel) -> Move:

@@ -14,7 +14,7 @@ from trepid.brokers.nats.publishing import Publisher
 from trepid.brokers.nats.results import TRACE, Result, Results
 from trepid.ports.messages import Publication, Settlement
 from trepid.rules import lifecycle
-from trepid.rules.life import DEAD, DONE, ENDED, Life, Reply
+from trepid.rules.life import CANCELLED, DEAD, DONE, ENDED, Life, Reply
 from trepid.rules.verdicts import Done, Verdict
 
 
@@ -79,7 +79,7 @@ class Settler:
         lease, life = judgement.lease, judgement.life
         parcel, name = lease.message.parcel, type(verdict).__name__
         id = f"{self._office.name}:{parcel.stamp}:{name}"
-        if life.state is DONE:
+        if life.state in (DONE, CANCELLED):
             return _Plan(lease, life, verdict, Move(parcel, None))
         error = lifecycle.failure_of(verdict, life, now)
         letter = parcel.letter.after(life, f"{self._office.name} {name}", now, error)
