@@ -1,12 +1,17 @@
 """Moves of messages between places: two steps, which two sessions may be taking at once."""
 
+from types import SimpleNamespace
+
 import pytest
 import trio
 from msgspec.structs import replace
 
 from tests.brokers.nats.kit import PREFIXES, fresh_broker, publication, settle, sweep, take
 from trepid.brokers.nats import moving
+from trepid.brokers.nats.letter import Letter
+from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.pulling import Pull
+from trepid.brokers.nats.returning import Returns
 from trepid.brokers.nats.sorting import buried
 from trepid.rules.life import Reply
 from trepid.rules.verdicts import Failed, Failure, Withdrawn
@@ -134,3 +139,39 @@ async def test_a_message_that_is_withdrawn_is_gone(sessions):
     assert await settle(one, delivery, Withdrawn(60.0, reason="deadline")) is Reply.APPLIED
     stats = await one.stats("q")
     assert stats.live + stats.dead == 0
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_what_nobody_wants_is_given_back_also_after_a_long_outage(returns, autojump_clock):
+    """The first is given up, for the server has taken it back long since; the next one is not."""
+    moved, here = [], trio.Event()
+
+    class JetStream:
+        async def connection(self):
+            await here.wait()
+            return SimpleNamespace(server="s")
+
+    class Mover:
+        async def carry_out(self, moves):
+            await trio.lowlevel.checkpoint()
+            moved.extend(move.parcel for move in moves)
+
+    async with trio.open_nursery() as nursery:
+        office = SimpleNamespace(
+            jetstream=JetStream(),
+            mover=Mover(),
+            nursery=nursery,
+            topology=SimpleNamespace(ack_wait=12.0),
+            clock=SimpleNamespace(now=trio.current_time),
+            holds=lambda _: False,
+        )
+        returning = Returns(office)
+        letter = Letter("m", 5, ("t", 1), 0.0, 0.0)
+        first, second = (Parcel("q", "medium", seq, 1, seq, letter, None, "s") for seq in (1, 2))
+        returning.add(first)
+        await trio.sleep(10 if returns else 100)
+        here.set()
+        await trio.sleep(1)
+        returning.add(second)
+        await trio.sleep(1)
+        assert moved == ([first, second] if returns else [second])

@@ -6,6 +6,7 @@ works on it now.  If it has not, it takes the message back by itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, final
 
 import trio
@@ -41,22 +42,27 @@ class Returns:
         # Whoever is cancelled puts down one parcel after the other, all before the next checkpoint.
         await trio.lowlevel.checkpoint()
         parcels, self._parcels = self._parcels, []
+        try:
+            # After that the server has surely taken them back.
+            with trio.move_on_after(2 * self._office.topology.ack_wait):
+                await self._put_down(parcels)
+        except BaseException:
+            # The session closes: that is done once more on its way out, which harms nobody.
+            self._parcels += parcels
+            raise
+
+    async def _put_down(self, parcels: Sequence[Parcel]) -> None:
         now = self._office.clock.now()
-        with trio.move_on_after(2 * self._office.topology.ack_wait):
-            while True:
-                try:
-                    server = (await self._office.jetstream.connection()).server
-                    known = [parcel for parcel in parcels if parcel.server == server]
-                    await self._office.mover.carry_out([put_down(parcel, now) for parcel in known])
-                except BrokerLostError:
-                    await trio.sleep(_AGAIN)
-                    continue
-                except TrepidError:
-                    pass
-                except BaseException:
-                    # The session closes: that is done once more on its way out, which harms nobody.
-                    self._parcels += parcels
-                    raise
+        while True:
+            try:
+                server = (await self._office.jetstream.connection()).server
+                known = [parcel for parcel in parcels if parcel.server == server]
+                await self._office.mover.carry_out([put_down(parcel, now) for parcel in known])
+            except BrokerLostError:
+                await trio.sleep(_AGAIN)
+            except TrepidError:
+                return
+            else:
                 return
 
     async def part_from(self, connection: NatsConnection) -> None:
