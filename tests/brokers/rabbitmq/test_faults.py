@@ -250,3 +250,15 @@ async def test_without_permissions_it_says_so(own_rabbitmq):
         async with RabbitMQBroker(server.vhost_url("/", user="reader", password="secret")).open():
             pytest.fail("it may not declare anything")
     assert "secret" not in str(caught.value)
+
+
+async def test_a_worker_that_may_not_read_a_queue_is_told(own_rabbitmq):
+    server = await blocking(lambda: own_rabbitmq(users={"producer": ("secret", ".*", ".*", "^trepid::.*$")}))
+    async with RabbitMQBroker(server.vhost_url("/")).open() as owner:
+        await owner.declare(["q"])
+        async with RabbitMQBroker(server.vhost_url("/", user="producer", password="secret")).open() as session:
+            assert await put(session) == ["accepted"]
+            # Not that there is nothing, and not for ever.
+            for wait in (0, 1):
+                with trio.fail_after(10), pytest.raises(BrokerRefusedError, match="does not let us: ACCESS_REFUSED"):
+                    await take(session, wait=wait)

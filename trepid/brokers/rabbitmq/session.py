@@ -18,7 +18,7 @@ from trepid.brokers.rabbitmq.drawing import draw
 from trepid.brokers.rabbitmq.lines import Lines, open_lines
 from trepid.brokers.rabbitmq.publishing import publish
 from trepid.brokers.rabbitmq.tap import FLOW, Tap, waiting
-from trepid.errors import BrokerLostError, UnsupportedError
+from trepid.errors import BrokerLostError, BrokerRefusedError, UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
@@ -40,6 +40,7 @@ from trepid.wire.amqp import ChannelClosedError
 from trepid.wire.supervision import Supervisor
 
 _GIVE_BACK_WITHIN: Final = 2.0
+_REFUSED: Final = 403
 _SECOND: Final = "open_connection('amqp://...', results='redis://...') takes them from a second engine"
 
 
@@ -177,7 +178,10 @@ class RabbitMQSession(Session):
                 if not taken and not over:
                     await self._await(taps, limit, give_up)
                 return taken, over
-            except ChannelClosedError:
+            except ChannelClosedError as exc:
+                if exc.code == _REFUSED:
+                    text = exc.text.partition(" for user")[0]
+                    raise BrokerRefusedError(lines.consumer.name, f"it does not let us: {text}") from None
                 continue  # a queue was deleted, or a message held too long; the tap is gone, and the rest stays
 
     def _share(self, taps: Sequence[Tap], limit: int) -> int:
