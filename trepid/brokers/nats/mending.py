@@ -61,7 +61,7 @@ async def gone(connection: NatsConnection, stream: str, consumer: Mapping[str, A
     state = (await api(connection, f"STREAM.INFO.{stream}", {"deleted_details": True}))["state"]
     first, deleted = state["first_seq"], state.get("deleted") or ()
     if len(deleted) >= state["last_seq"] + 1 - first - state["messages"]:
-        before = range(floor + 1, min(first, last + 1))
+        before = range(floor + 1, min(first, last + 1))[-_MOST:]
         return [*before, *(seq for seq in deleted if floor < seq <= last and seq >= first)][-_MOST:]
     # The list lacks what was deleted together with all its neighbours.
     start = max(floor + 1, last - _MOST + 1)
