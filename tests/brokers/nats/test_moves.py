@@ -6,7 +6,17 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from tests.brokers.nats.kit import PREFIXES, fresh_broker, publication, settle, sweep, take
+from tests.brokers.nats.kit import (
+    PREFIXES,
+    WINDOW,
+    fresh_broker,
+    open_wire,
+    publication,
+    settle,
+    shorten,
+    sweep,
+    take,
+)
 from trepid.brokers.nats import moving
 from trepid.brokers.nats.letter import Letter
 from trepid.brokers.nats.parcel import Parcel
@@ -98,6 +108,28 @@ async def test_one_session_puts_a_message_aside_that_another_has_found_due(sessi
     assert await one._office.mover.carry_out([move]) == [False]
     assert (await one.stats("q")).live == 1
     assert [each.id for each in await take(one)] == ["m"]
+
+
+async def test_a_repetition_of_a_follow_up_is_no_reason_to_take_a_copy_back(sessions, nats_server):
+    """It will be deleted on account of that very copy."""
+    one, two = sessions
+    async with open_wire(nats_server.url) as wire:
+        await shorten(wire, one._office.names.prefix)
+    item = publication(follows=True)
+    await one.publish([item])
+    [delivery] = await take(one)
+    await settle(one, delivery, Failed(OOPS, 60.0))
+    move = moving.parked(await drawn(one, "medium"))
+    await trio.sleep(2 * WINDOW)
+
+    async def meanwhile():
+        assert await two._office.mover.carry_out([move]) == [True]
+        await two.publish([item])
+
+    held_up(one, meanwhile)
+    assert await one._office.mover.carry_out([move]) == [False]
+    assert await take(two) == []
+    assert (await one.stats("q")).scheduled == 1
 
 
 async def test_two_sessions_requeue_a_dead_letter_at_once(sessions):

@@ -114,9 +114,7 @@ class Graves:
         """Forget dead letters; return how many."""
         found = await (self.some(queue, limit) if ids is None else self.find(queue, ids))
         stream = self._office.names.stream(queue, places.DEAD)
-        for letter, _ in found[:limit]:
-            if letter.follows:
-                await self._results.trace(queue, letter)
+        await self._results.trace(queue, [letter for letter, _ in found[:limit] if letter.follows])
         return sum(await self._office.jetstream.delete_all([deleting(stream, box.seq) for _, box in found[:limit]]))
 
 

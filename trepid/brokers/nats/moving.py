@@ -138,7 +138,8 @@ class Mover:
         ]
         for each, box in zip(places.PLACES, await self._jetstream.look_all(questions), strict=True):
             other = None if box is None or (each, box.seq) == (place, copy.seq) else letters.read(box.message)
-            if other is not None and other.token == letter.token:
+            # What may be a repetition is deleted itself, if it is one, perhaps on account of this very copy.
+            if other is not None and other.token == letter.token and not other.doubtful:
                 await self._jetstream.delete_all([deleting(names.stream(queue, place), copy.seq)])
                 return
 

@@ -225,9 +225,9 @@ class Results:
             for at, (_, letter) in enumerate(letters_of)
         ]
 
-    async def trace(self, queue: str, dead: Letter) -> None:
-        """Leave the trace of a follow-up whose dead letter is to go."""
-        await self.store([Result(queue, dead.id, dead.of, TRACE, None, dead.token)])
+    async def trace(self, queue: str, dead: Sequence[Letter]) -> None:
+        """Leave the traces of follow-ups whose dead letters are to go."""
+        await self.store([Result(queue, each.id, each.of, TRACE, None, each.token) for each in dead])
 
     async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
         """Forget what earlier runs under these ids (queue, id) have left."""
