@@ -87,8 +87,8 @@ class Tap:
         self._held: Counter[str] = Counter()
         self._by_tag: dict[str, _Consumer] = {}
         self._pushed_at = -FLOW
-        self._wary_until = dict.fromkeys(LEVELS, 0.0)
-        self._fetched = dict.fromkeys(LEVELS, 0)
+        self._wary_until: dict[str, float] = dict.fromkeys(LEVELS, 0.0)
+        self._fetched: Counter[str] = Counter()
         channel.lost = partial(basin.dried_up, self)
         channel.cancelled = self._cancelled
         channel.late = self._pushed
