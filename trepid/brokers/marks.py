@@ -1,7 +1,7 @@
 """Marks of schedules kept as records, for engines that cannot publish and mark in one step.
 
 An instant is published first and marked then.  Whoever comes between the two publishes the same message again, which
-the engine recognises, for as long as it recognises a repeated publish.
+the engine recognises, for a day after its end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from math import inf
 
 import msgspec
 import trio
+from msgspec.structs import replace
 
 from trepid.ports.broker import Session
 from trepid.ports.messages import Firing
@@ -54,7 +55,7 @@ async def _fire(session: Session, records: Records, firing: Firing, queues: froz
         return Published(Publishing.DUPLICATE, id)
     published = Published(Publishing.ACCEPTED, id)
     if firing.publication is not None:
-        [published] = await session.publish([firing.publication])
+        [published] = await session.publish([replace(firing.publication, remembered=True)])
     if fired(published.outcome, insist=firing.insist):
         await _change(records, firing.queue, firing.mark, firing.instant)
     return published

@@ -173,7 +173,7 @@ class Session(abc.ABC):
         Args:
           batch: what to settle.
           then: follow-ups, published in the same step if the first settlement is applied; a full queue takes them.  An
-            engine that takes two steps publishes first, and recognises what ``follows`` for a day after its end.
+            engine that takes two steps publishes first, and recognises what is ``remembered`` for a day after its end.
         """
 
     @abc.abstractmethod

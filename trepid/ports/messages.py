@@ -31,8 +31,8 @@ class Publication(msgspec.Struct, frozen=True):
       result_ttl: seconds to keep it once ended, or None if workers decide.
       max_crashes: how many expired leases make it poison, or None if workers decide.
       gate: the gate that it has to pass besides that of its queue, if any; see ``trepid.rules.gates``.
-      follows: whether it is a follow-up of a chain: a dead worker's successor may publish it again, long after it has
-        ended.
+      remembered: whether it is to be recognised long after it has ended, for a dead worker's successor may publish it
+        again: a follow-up of a chain, and where an instant is fired in two steps, what was published for it.
     """
 
     queue: str
@@ -47,7 +47,7 @@ class Publication(msgspec.Struct, frozen=True):
     result_ttl: float | None = None
     max_crashes: int | None = None
     gate: str | None = None
-    follows: bool = False
+    remembered: bool = False
 
 
 class Firing(msgspec.Struct, frozen=True):

@@ -17,9 +17,9 @@ PublishToken: TypeAlias = tuple[str, int]
 REMEMBERED = 600.0
 """For how many seconds after a message is removed its publish is still recognised as a repetition."""
 
-FOLLOW_UPS_REMEMBERED = 86_400.0
-"""The same of a follow-up of a chain, where it is published before its step is settled: for so long a step that a dead
-worker has left between the two may wait for the next one.
+LONG_REMEMBERED = 86_400.0
+"""The same of a follow-up of a chain, or of a fired instant, where it is published before its step is settled or its
+instant marked: for so long what a dead worker has left between the two may wait for the next one.
 """
 
 

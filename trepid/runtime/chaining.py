@@ -42,7 +42,7 @@ def follow_up(envelope: Envelope, delivery: Delivery, value: object) -> Publicat
         link.result_ttl,
         link.max_crashes,
         link.gate,
-        follows=True,
+        remembered=True,
     )
 
 

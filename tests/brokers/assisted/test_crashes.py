@@ -17,7 +17,7 @@ from trepid.brokers.assisted import AssistedBroker
 from trepid.brokers.assisted.publishing import Drafts
 from trepid.brokers.memory import MemoryBroker
 from trepid.errors import BrokerLostError
-from trepid.ports.messages import Absent, Ending, Publication, Settlement
+from trepid.ports.messages import Absent, Ending, Firing, Publication, Settlement
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Done, Failed, Failure, Returned, Withdrawn
@@ -352,7 +352,7 @@ async def test_a_follow_up_is_there_once_wherever_its_worker_dies(away, keep, au
         await world.session.declare(["after"])
         await world.other.publish([world.publication()])
         [delivery] = await world.take(world.session)
-        return delivery, replace(world.publication("next", unique=Unique("k")), queue="after", follows=True)
+        return delivery, replace(world.publication("next", unique=Unique("k")), queue="after", remembered=True)
 
     async def operate(world, prepared):
         delivery, following = prepared
@@ -376,6 +376,37 @@ async def test_a_follow_up_is_there_once_wherever_its_worker_dies(away, keep, au
         assert (ran["next"], ran["m"]) in ((1, 0), (1, 1))
         [free] = await world.other.publish([replace(world.publication("x", unique=Unique("k")), queue="after")])
         assert free.outcome is Publishing.ACCEPTED
+
+    await cut_off(prepare, operate, check)
+
+
+@pytest.mark.parametrize("keep", [DAY, 0.0], ids=["kept", "nothing kept"])
+@pytest.mark.parametrize("away", [0.0, DAY / 2], ids=["at once", "later"])
+async def test_an_instant_is_fired_once_wherever_its_worker_dies(away, keep, autojump_clock):
+    """Whoever comes next, at once or when its message is long forgotten, publishes nothing that runs again."""
+
+    async def prepare(world):
+        return Firing("q", "nightly", 1.0, world.publication())
+
+    async def operate(world, firing):
+        await world.session.fire([firing])
+
+    async def check(world, firing):
+        ran = Counter()
+
+        async def work():
+            for _ in range(10):
+                for delivery in await world.take():
+                    ran[delivery.id] += 1
+                    assert await world.settle(delivery, Done(b"1", keep)) is Reply.APPLIED
+                await trio.sleep(20)
+
+        await work()
+        await trio.sleep(away)
+        await world.other.fire([firing])
+        await work()
+        assert ran == {"m": 1}
+        assert await world.other.marks("q") == {"nightly": 1.0}
 
     await cut_off(prepare, operate, check)
 

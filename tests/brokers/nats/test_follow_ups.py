@@ -23,8 +23,9 @@ from tests.brokers.nats.kit import (
     sweep,
     take,
 )
+from trepid.brokers import marks
 from trepid.brokers.nats.pulling import Pull
-from trepid.ports.messages import Absent, Settlement
+from trepid.ports.messages import Absent, Firing, Settlement
 from trepid.rules.life import Reply, State
 from trepid.rules.verdicts import Done, Failed, Failure, Returned
 
@@ -41,7 +42,7 @@ class Stage:
 
     def __init__(self, session, clock, wire, prefix, **fields):
         self.session, self.clock, self.wire, self.prefix = session, clock, wire, prefix
-        self.follow_up = publication("next", "after", follows=True, **fields)
+        self.follow_up = publication("next", "after", remembered=True, **fields)
         self.runs = 0
 
     async def pass_time(self, seconds):
@@ -201,11 +202,36 @@ async def test_a_repetition_that_was_lost_on_its_way_to_a_worker_does_not_run(na
         assert each.runs == 1
 
 
+@pytest.mark.parametrize("verdict", [KEPT, NOTHING], ids=["kept", "nothing kept"])
+async def test_an_instant_that_a_dead_worker_has_published_and_not_marked_is_fired_once(
+    verdict, nats_server, monkeypatch
+):
+    class DiedError(Exception):
+        pass
+
+    async def die(*_):
+        await trio.lowlevel.checkpoint()
+        raise DiedError
+
+    async with stage(nats_server) as each:
+        firing = Firing("after", "nightly", 1.0, publication("next", "after"))
+        with monkeypatch.context() as dying:
+            dying.setattr(marks, "_change", die)
+            with pytest.raises(DiedError):
+                await each.session.fire([firing])
+        await each.run(verdict, wait=5.0)
+        await trio.sleep(2 * WINDOW)
+        await each.session.fire([firing])
+        await each.run()
+        assert each.runs == 1
+        assert await each.session.marks("after") == {"nightly": 1.0}
+
+
 async def test_a_chain_that_begins_anew_under_the_same_id_has_its_follow_up_run(nats_server):
     async with stage(nats_server) as each:
         await each.publish()
         await each.run()
-        await each.session.publish([publication("next", "after", follows=True)])
+        await each.session.publish([publication("next", "after", remembered=True)])
         await each.run()
         assert each.runs == 2
 

@@ -115,7 +115,7 @@ async def test_a_repetition_of_a_follow_up_is_no_reason_to_take_a_copy_back(sess
     one, two = sessions
     async with open_wire(nats_server.url) as wire:
         await shorten(wire, one._office.names.prefix)
-    item = publication(follows=True)
+    item = publication(remembered=True)
     await one.publish([item])
     [delivery] = await take(one)
     await settle(one, delivery, Failed(OOPS, 60.0))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from trepid.ports.messages import Delivery, Publication
 from trepid.rules.life import CANCELLED, DEAD, DONE, ENDED, LEASED, READY, State, Token
 from trepid.rules.lifecycle import DAY
-from trepid.rules.publishing import FOLLOW_UPS_REMEMBERED, REMEMBERED, PublishToken
+from trepid.rules.publishing import LONG_REMEMBERED, REMEMBERED, PublishToken
 from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Verdict, Withdrawn
 from trepid.values.envelope import actor_of
 
@@ -95,7 +95,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
     mark: int = 0
     result: bytes | None = None
     unreadable: str | None = None
-    follows: bool = False
+    remembered: bool = False
 
     @property
     def live(self) -> bool:
@@ -168,7 +168,7 @@ def claimed(item: Publication, epoch: Epoch, now: float) -> Deed:
         expires=None if item.ttl is None else due + item.ttl,
         result_ttl=item.result_ttl,
         max_crashes=item.max_crashes,
-        follows=item.follows,
+        remembered=item.remembered,
     )
 
 
@@ -271,7 +271,7 @@ def settled(deed: Deed, verdict: Verdict, epoch: Epoch, now: float) -> tuple[Dee
 
 def remembered(deed: Deed) -> float:
     """Return for how many seconds a publish is recognised after its message is forgotten."""
-    return FOLLOW_UPS_REMEMBERED if deed.follows else REMEMBERED
+    return LONG_REMEMBERED if deed.remembered else REMEMBERED
 
 
 def kept_for(deed: Deed, now: float) -> float:

@@ -53,4 +53,4 @@ class Draft:
     @property
     def ticket(self) -> Publication:
         """What the main engine stores.  Whether it was there before is known here alone."""
-        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None, follows=False)
+        return replace(self.item, id=ticket_id(self.item.id, self.item.token), unique=None, remembered=False)

@@ -84,7 +84,7 @@ class Graves:
                 ended=None,
                 reason=None,
                 requeues=life.requeues,
-                checked=letter.follows,
+                checked=letter.remembered,
             )
             level = places.level(letter.priority)
             stream, subject = office.names.stream(queue, level), office.names.message(queue, level, letter.id)
@@ -114,7 +114,7 @@ class Graves:
         """Forget dead letters; return how many."""
         found = await (self.some(queue, limit) if ids is None else self.find(queue, ids))
         stream = self._office.names.stream(queue, places.DEAD)
-        await self._results.trace(queue, [letter for letter, _ in found[:limit] if letter.follows])
+        await self._results.trace(queue, [letter for letter, _ in found[:limit] if letter.remembered])
         return sum(await self._office.jetstream.delete_all([deleting(stream, box.seq) for _, box in found[:limit]]))
 
 

@@ -29,8 +29,8 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
       waits: whether it was not due yet when it was stored: such a copy is never leased, only replaced by one that is.
       of: when the copy that this one replaces was stored, in nanoseconds.
       how: what replaced it.
-      follows: whether it is a follow-up of a chain.
-      checked: whether somebody has leased it, and so has found that it is no repetition of a follow-up.
+      remembered: whether it is to be recognised long after it has ended.
+      checked: whether somebody has leased it, and so has found that it is no repetition.
       The rest is as in :class:`~trepid.rules.life.Life`.
     """
 
@@ -55,13 +55,13 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     max_crashes: int | None = None
     result_ttl: float | None = None
     errors: tuple[Failure, ...] = ()
-    follows: bool = False
+    remembered: bool = False
     checked: bool = False
 
     @property
     def doubtful(self) -> bool:
         """Whether it may be a repetition that the server has not recognised."""
-        return self.follows and not self.checked
+        return self.remembered and not self.checked
 
     @classmethod
     def of_publication(cls, publication: Publication, now: float) -> Letter:
@@ -78,7 +78,7 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
             expires=None if publication.ttl is None else due + publication.ttl,
             max_crashes=publication.max_crashes,
             result_ttl=publication.result_ttl,
-            follows=publication.follows,
+            remembered=publication.remembered,
         )
 
     def life(self, stamp: int) -> Life:

@@ -74,7 +74,7 @@ class Parcel:
         return level(self.letter.priority)
 
     def checked(self) -> Parcel:
-        """Return the parcel as its holder has it: no repetition of a follow-up, if it is one."""
+        """Return the parcel as its holder has it: no repetition of what is remembered, if it is such."""
         return attrs.evolve(self, letter=replace(self.letter, checked=True)) if self.letter.doubtful else self
 
 

@@ -3,8 +3,8 @@
 A result is stored before its message is deleted.  It says which copy of the message it is of, and never replaces that
 of a later copy: so who lost its lease overwrites nothing.
 
-Of a follow-up of a chain something is stored even if its result is not to be kept: a *trace*, which can be read as
-nothing, and says for a day that this publish has ended.
+Of what is to be remembered (a follow-up of a chain, a fired instant) something is stored even if its result is not to
+be kept: a *trace*, which can be read as nothing, and says for a day that this publish has ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from trepid.wire.nats.connection import NoRespondersError, Question
 
 HEADER: Final = "Trepid-Result"
 TRACE: Final = Done(None, 0.0)
-"""What is stored of a follow-up whose result is not kept."""
+"""What is stored of something remembered whose result is not kept."""
 _ASIDE: Final = (LATER, DEAD)
 
 
@@ -50,7 +50,7 @@ class Slip(msgspec.Struct, frozen=True, omit_defaults=True):
       plain: whether there is a result; else the payload is empty.
       unreadable: why the result could not be stored.
       error: the last failure before the end.
-      token: of a follow-up of a chain, which publish has ended.
+      token: of what is remembered, which publish has ended.
     """
 
     stamp: int
@@ -69,7 +69,7 @@ class Result(NamedTuple):
       stamp: when the copy that was leased was stored.
       done: what its holder said.
       error: its last failure, if there was one.
-      token: its publish, if it is a follow-up of a chain.
+      token: its publish, if it is to be remembered.
     """
 
     queue: str

@@ -120,7 +120,7 @@ class Settler:
             assert isinstance(verdict, Done)
             parcel = lease.message.parcel
             letter = parcel.letter
-            token = letter.token if letter.follows else None
+            token = letter.token if letter.remembered else None
             if verdict.keep > 0:
                 error = letter.errors[-1] if letter.errors else None
                 results.append((plan, Result(lease.queue, lease.id, parcel.stamp, verdict, error, token)))
