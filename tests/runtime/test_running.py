@@ -314,6 +314,12 @@ def test_a_worker_refuses_what_it_cannot_do(settings, error):
         trepid.Worker(SLEEPER, **settings)
 
 
+@pytest.mark.parametrize("wrong", ["memory:", None, trepid.MemoryBroker()])
+async def test_a_worker_runs_on_a_connection(wrong):
+    with pytest.raises(TypeError, match=r"a worker runs on a connection, not .*; write `async with trepid.open_conn"):
+        await trepid.Worker(trepid.Actor(sleeper)).run(wrong)
+
+
 def test_a_worker_refuses_a_function():
     with pytest.raises(TypeError, match="Actor"):
         trepid.Worker(sleeper)

@@ -514,6 +514,13 @@ async def test_a_schedule_is_run_now_beside_its_instants(autojump_clock, connect
     assert diary.instants == [0.25, 0.25, 1]
 
 
+@pytest.mark.parametrize("wrong", [{}, "router", trepid.Cron("0 3 * * *")])
+async def test_schedules_stand_in_routers_and_nowhere_else(connection, wrong):
+    for look in (connection.schedules, partial(connection.run_schedule, "standing")):
+        with pytest.raises(TypeError, match=r"router must be a trepid\.Router, not "):
+            await look(wrong)
+
+
 async def test_running_now_keeps_the_overlap_policy(autojump_clock, connection):
     diary = Diary(takes=HOUR)
     await connection.schedule(hourly(diary, overlap="skip"))

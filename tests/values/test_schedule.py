@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -33,6 +33,13 @@ def test_expressions_have_one_form(written, read):
 def test_a_wrong_expression_is_refused(wrong):
     with pytest.raises(ValueError, match="cron expression"):
         Cron(wrong)
+
+
+def test_a_moment_lies_in_the_years_that_utc_has():
+    west, east = timezone(timedelta(hours=-1)), timezone(timedelta(hours=1))
+    for moment in (datetime.max.replace(tzinfo=west), datetime.min.replace(tzinfo=east)):
+        with pytest.raises(ValueError, match="moment must lie in the years 1 to 9999 in UTC"):
+            At(moment)
 
 
 def test_a_zone_is_a_zone_or_its_name():

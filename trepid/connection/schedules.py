@@ -111,7 +111,7 @@ class Schedules:
           router: whose schedules are to be shown, too.
         """
         timetable.refuse_schedules(self.session)
-        standing = {} if router is None else router.schedules
+        standing = _standing(router)
         return await self._patience.repeat("schedules", partial(_views, self.session, standing))
 
     async def pause_schedule(self, name: str) -> None:
@@ -147,17 +147,23 @@ class Schedules:
           UnknownQueueError: if the queue of its job was never declared.
         """
         timetable.refuse_schedules(self.session)
-        name = checked_name(name, "schedule name")
+        name, standing = checked_name(name, "schedule name"), _standing(router)
         schedule, now = await self._patience.repeat("run_schedule", partial(_find, self.session, name))
-        if schedule is None and router is not None:
-            schedule = router.schedules.get(name)
-        if schedule is None:
+        if schedule is None and (schedule := standing.get(name)) is None:
             raise UnknownScheduleError(name)
         timetable.refuse_overlap(self.session, schedule)
         job = schedule.job_of(now)
         item = self.publisher.publication(job)
         [published] = await self.publisher.publish([item], wait=True)
         return self.publisher.handle(job, item, published)
+
+
+def _standing(router: Router | None) -> Mapping[str, Schedule]:
+    if router is None:
+        return {}
+    if not isinstance(router, Router):
+        raise TypeError(f"router must be a trepid.Router, not {router!r}")
+    return router.schedules
 
 
 async def _find(session: Session, name: str) -> tuple[Schedule | None, float]:

@@ -46,6 +46,11 @@ SETTLE_WITHIN = 5.0
 async def work(worker: Worker, connection: Connection, task_status: trio.TaskStatus[RunningWorker]) -> Report:
     """Run a worker; see :meth:`Worker.run`."""
     await trio.lowlevel.checkpoint()
+    if not isinstance(connection, Connection):
+        raise TypeError(
+            f"a worker runs on a connection, not {connection!r}; "
+            "write `async with trepid.open_connection(...) as connection` round it"
+        )
     check_schedules(worker.router.schedules.values(), connection)
     # Not by the connection, which would wait for a broker that is away: who starts a worker wants to know.
     try:

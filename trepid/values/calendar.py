@@ -138,7 +138,11 @@ class At:
     moment: datetime
 
     def __init__(self, moment: datetime) -> None:
-        object.__setattr__(self, "moment", _aware(moment, "moment"))
+        try:
+            _aware(moment, "moment").astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"moment must lie in the years 1 to 9999 in UTC, not {moment!r}") from None
+        object.__setattr__(self, "moment", moment)
 
     def __str__(self) -> str:
         return f"at {self.moment.astimezone(UTC).isoformat()}"
