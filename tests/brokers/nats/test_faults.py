@@ -260,3 +260,24 @@ async def test_what_is_gone_is_said_so_however_the_server_says_it(nats_server, m
 
         monkeypatch.setattr(session._office.jetstream.current, "ask_all", answered)
         assert await session._office.jetstream.delete_all([deleting(stream, 2)]) == [False]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["waiting", "leased"])
+async def test_a_publish_that_is_repeated_after_a_crash_is_recognised_though_its_message_is_done(held, own_nats):
+    """NATS finds out what it knows of publishes when it has the first one after a start, from what is there then."""
+    server = own_nats()
+    async with open_session(server.url) as session, NatsBroker(server.url).open() as worker:
+        again = publication()
+        await session.publish([again])
+        found = await take(worker) if held else []
+        server.kill()
+        while session.connected or worker.connected:
+            await trio.sleep(0.01)
+        await trio.to_thread.run_sync(server.start)
+        await back(worker)
+        found = found or await take(worker, wait=5.0)
+        assert [await settle(worker, delivery) for delivery in found] == [Reply.APPLIED]
+        await back(session)
+        [published] = await session.publish([again])
+        assert published.outcome is Publishing.DUPLICATE
+        assert await take(worker, wait=0.5) == []

@@ -11,6 +11,7 @@ import trio
 
 from trepid.brokers.nats.clock import Clock
 from trepid.brokers.nats.jetstream import JetStream, JetStreamError
+from trepid.brokers.nats.mending import remind
 from trepid.brokers.nats.names import PREFIX, Names
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.session import NatsSession
@@ -116,6 +117,7 @@ class NatsBroker(Broker):
         try:
             await self._topology.ensure_clock(connection)
             await self._clock.ask(connection, self._topology.names)
+            await remind(connection, self._topology.names)
         except (JetStreamError, NoRespondersError, BrokerLostError) as exc:
             if self._clock.known and connection.link.error is None:
                 return  # a part of a cluster is away; what was learned of the time still holds

@@ -4,6 +4,10 @@ It writes down what was deleted from a stream, and what a consumer has handed ou
 killed a consumer may wait for an answer about a message that is gone.  NATS 2.9 stops handing out whenever it comes to
 such a one, over and over again.  Whoever begins to lease from a queue therefore gives those answers; so does who was
 left without a word by a consumer.
+
+Which publishes it knows it finds out when it has the first one after a start, from the messages that are there then.
+So a publish would be stored again whose message was done in between.  Whoever connects therefore has it find that out
+first.
 """
 
 from __future__ import annotations
@@ -11,12 +15,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trepid.brokers.nats.jetstream import JetStreamError, api, look, next_of
-from trepid.brokers.nats.names import LATER, LEVELS, Names
+from trepid.brokers.nats.jetstream import JetStreamError, api, declared, look, next_of, storing
+from trepid.brokers.nats.names import LATER, LEVELS, PLACES, Names
+from trepid.errors import BrokerLostError
 from trepid.wire.nats.connection import NatsConnection
 
 _MOST: Final = 100_000
 """Answers to one consumer at a time.  What a kill has left at odds is among the latest."""
+_REMINDED_WITHIN: Final = 2.0
+_NOWHERE: Final = 2**63 - 1
+"""A place that no message of any stream has."""
+
+
+async def remind(connection: NatsConnection, names: Names) -> None:
+    """Have the server find out which publishes it knows, before anything is deleted by which it knows them.
+
+    Raises:
+      JetStreamError: if the queues could not be listed.
+      BrokerLostError: if the connection is lost.
+    """
+    # Publishes that are refused in any case: it looks for a repetition first.
+    questions = [
+        storing(names.message(queue, place, "-"), b"", {}, id="-", last=_NOWHERE)
+        for queue in await declared(connection, names)
+        for place in PLACES
+    ]
+    try:
+        await connection.ask_all(questions, within=_REMINDED_WITHIN)
+    except BrokerLostError:
+        # A stream without a leader does not answer.  Servers that follow each other know what each of them knew.
+        if connection.link.error is not None:
+            raise
 
 
 async def mend_all(connection: NatsConnection, names: Names, queue: str) -> None:

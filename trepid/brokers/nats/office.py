@@ -10,7 +10,7 @@ import trio
 
 from trepid.brokers.leasebook import LeaseBook
 from trepid.brokers.nats.clock import Clock
-from trepid.brokers.nats.jetstream import JetStream
+from trepid.brokers.nats.jetstream import JetStream, declared
 from trepid.brokers.nats.moving import Mover
 from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import PROGRESS, Parcel
@@ -70,15 +70,7 @@ class Office:
 
     async def queues(self) -> list[str]:
         """Return the declared queues, as the server knows them, sorted."""
-        found: list[str] = []
-        while True:
-            body = {"subject": self.names.all_queues, "offset": len(found)}
-            page = await self.jetstream.api("STREAM.NAMES", body)
-            names = page.get("streams") or []
-            found += names
-            if not names or len(found) >= page.get("total", 0):
-                break
-        queues = sorted(self.names.queue(stream) for stream in found)
+        queues = await declared(await self.jetstream.connection(), self.names)
         self._known = set(queues)
         return queues
 
