@@ -9,7 +9,9 @@ import trepid
 from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, take
 from tests.servers.proxy import open_proxy
 from trepid.brokers.nats import NatsBroker
+from trepid.brokers.nats.intake import Intake
 from trepid.brokers.nats.jetstream import api, deleting
+from trepid.brokers.nats.names import LOW
 from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
@@ -281,3 +283,34 @@ async def test_a_publish_that_is_repeated_after_a_crash_is_recognised_though_its
         [published] = await session.publish([again])
         assert published.outcome is Publishing.DUPLICATE
         assert await take(worker, wait=0.5) == []
+
+
+async def test_what_a_killed_server_had_handed_out_is_not_leased_from_the_next(own_nats, monkeypatch):
+    """It may have written down that it handed a message out, or not, and then somebody else gets it."""
+    server = own_nats()
+    pull = Intake._pull
+
+    async def crash(intake, queue, place, *rest):
+        if place == LOW:  # what is more urgent is here already
+            monkeypatch.undo()
+            server.kill()
+            while session.connected:
+                await trio.sleep(0.01)
+            await trio.to_thread.run_sync(server.start)
+            await back(session)
+        return await pull(intake, queue, place, *rest)
+
+    broker = NatsBroker(server.url, ack_wait=2.0)
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q"])
+        await session.publish([publication(f"m{number}") for number in range(20)])
+        monkeypatch.setattr(Intake, "_pull", crash)
+        ids = [each.id for each in await take(session)]
+        givers = {lease.message.parcel.server for lease in session._office.book.leases()}
+        assert givers <= {session._office.jetstream.current.server}
+        await back(other)
+        with trio.fail_after(20):
+            while len(ids) < 20:
+                ids += [each.id for each in await take(other, wait=1.0)]
+        ids += [each.id for each in await take(other, wait=3.0)]
+        assert sorted(ids) == sorted(f"m{number}" for number in range(20))

@@ -133,11 +133,18 @@ class Intake:
                 leasable, _ = await self._sorter.sort_all(taken)
                 ready += leasable
                 caller.room += len(taken) - len(leasable)
+            fresh = await self._fresh(ready) if ready else []
         except BaseException:
             for parcel in {*taken, *(parcel for parcel, _ in ready)}:
                 self._arrived(parcel)
             raise
-        return ready
+        caller.room += len(ready) - len(fresh)
+        return fresh
+
+    async def _fresh(self, ready: Sequence[tuple[Parcel, Life]]) -> list[tuple[Parcel, Life]]:
+        """Return what the server itself has handed out, and not one that was killed while more was asked for."""
+        server = (await self._office.jetstream.connection()).server
+        return [each for each in ready if each[0].server == server]
 
     async def _drain(
         self, caller: _Caller, queue: str, place: str, ready: list[tuple[Parcel, Life]], patience: float | None
