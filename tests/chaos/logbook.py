@@ -11,12 +11,27 @@ import attrs
 
 @attrs.frozen(order=True)
 class Start:
-    """An execution began, of a message that had so many crashes to its name."""
+    """An execution began.
+
+    Attributes:
+      at: when.
+      process: where.
+      id: of which job.
+      crashes: how many its message had to its name.
+      leased: when its message was leased, by the broker's clock: before the server was killed, perhaps, if what the job
+        must know before it starts was asked for in vain until the server was back.
+    """
 
     at: float
     process: int
     id: str
     crashes: int = 0
+    leased: float = float("inf")
+
+    @property
+    def since(self) -> float:
+        """Since when the process had the job."""
+        return min(self.at, self.leased)
 
 
 @attrs.define
@@ -41,9 +56,10 @@ class Logbook:
                 file.seek(self._read.get(log.name, 0))
                 while (line := file.readline()).endswith("\n"):
                     self._read[log.name] = file.tell()
-                    what, id, at, *crashes = line.split()
+                    what, id, at, *more = line.split()
                     if what == "start":
-                        self.starts.append(Start(float(at), int(log.name), id, *map(int, crashes)))
+                        crashes, leased = more
+                        self.starts.append(Start(float(at), int(log.name), id, int(crashes), float(leased)))
                     else:
                         self.ended.add(id)
                         self.last_end = max(self.last_end, float(at))
@@ -54,8 +70,8 @@ class Logbook:
     ) -> list[tuple[Start, Start]]:
         """Return the repeated starts that nothing explains, each with the one before it.
 
-        A job is started again because the process that had it was killed, or because the server was away while it ran
-        or was to be settled, or because its publish had to be repeated and the engine cannot recognise that.
+        A job is started again because the process that had it was killed, or because the server was away while it was
+        leased, or to be settled, or because its publish had to be repeated and the engine cannot recognise that.
 
         Args:
           killed: when each killed process was killed.
@@ -70,7 +86,8 @@ class Logbook:
         for id, starts in by_job.items():
             for before, after in pairwise(starts):
                 died = killed.get(before.process, float("inf")) <= after.at
-                away = any(gone <= after.at and back >= before.at for gone, back in outages)
+                had = min(before.since, after.since)
+                away = any(gone <= after.at and back >= had for gone, back in outages)
                 if not died and not away and id not in repeated:
                     found.append((before, after))
         return found

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 import trepid
+from trepid.ports.messages import Delivery
 
 LEASE = 5.0
 ABSENT = 75
@@ -30,7 +31,8 @@ def _note(what: str, id: str, more: object = "") -> None:
 async def brave(ctx: trepid.Context, number: int) -> int:
     """Write down that it runs, take a moment, and write down that it has ended."""
     # What the message says of its past is no business of an actor, and there is no other way to see it on all engines.
-    _note("start", ctx.job.id, ctx._delivery.crashes)  # type: ignore[attr-defined]
+    delivery: Delivery = ctx._delivery  # type: ignore[attr-defined]
+    _note("start", delivery.id, f"{delivery.crashes} {delivery.leased:.6f}")
     await trio.sleep(random.uniform(0.0, 0.2))
     _note("end", ctx.job.id)
     return number
