@@ -36,7 +36,7 @@ async def demolish(*urls, queues=()):
             doomed = [name for queue in found for name in names.all(queue)]
             doomed += [names.wait(step) for step in range(RUNGS)] + [names.stray, names.registry]
             asked = [channel.ask(commands.Queue.Delete(queue=name)) for name in doomed]
-            gone = [names.after(step) for step in range(RUNGS)] + [names.enter, names.due, names.stray]
+            gone = [names.after(step) for step in range(RUNGS)] + [names.enter, names.due, names.door, names.stray]
             gone += [names.seal(queue) for queue in found]
             asked += [channel.ask(commands.Exchange.Delete(exchange=name)) for name in gone]
             for reply in asked:

@@ -22,7 +22,7 @@ import trio
 from pamqp import base, commands
 
 from trepid.brokers.rabbitmq import topology
-from trepid.brokers.rabbitmq.topology import LEVELS, Names
+from trepid.brokers.rabbitmq.topology import Names
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.amqp import Channel, ChannelClosedError
 
@@ -94,6 +94,7 @@ class Builder:
             _exchange(names.stray, "fanout"),
             commands.Queue.Bind(queue=names.stray, exchange=names.stray),
             _exchange(names.due, "topic", **{"alternate-exchange": names.stray}),
+            _exchange(names.door, "direct"),
             _exchange(names.enter, "topic"),
         ]
         await self._once("floor", partial(self._erect, {names.stray: topology.straying()}, rest, names.enter))
@@ -104,23 +105,28 @@ class Builder:
         Raises:
           BrokerRefusedError: if it is not made as we make it, such as of queues that are no quorum queues.
         """
-        names = self._names
+        seal = self._names.seal(queue)
+        parts = dict.fromkeys(self._names.all(queue), topology.ordinary())
         rest: list[base.Frame] = [
-            commands.Queue.Bind(
-                queue=names.ready(queue, level), exchange=names.due, routing_key=names.bound_for(queue, level)
-            )
-            for level in LEVELS
+            commands.Queue.Bind(queue=name, exchange=exchange, routing_key=key)
+            for name, exchange, key in self._names.ways_in(queue)
         ]
-        seal = names.seal(queue)
-        parts = dict.fromkeys(names.all(queue), topology.ordinary())
         async with self._at_work:
             await self._erect(parts, [*rest, _exchange(seal, "fanout")], seal)
 
     async def delete(self, queue: str) -> None:
-        """Remove a queue with everything that waits in it."""
+        """Remove a queue with everything that waits in it.
+
+        First nothing gets into it any more, and then it goes: see :attr:`Names.door`.
+        """
         names = self._names
+        names = self._names
+        shut = [
+            commands.Queue.Unbind(queue=name, exchange=exchange, routing_key=key)
+            for name, exchange, key in names.ways_in(queue)
+        ]
         doomed = [commands.Queue.Delete(queue=name) for name in names.all(queue)]
-        await self._make([commands.Exchange.Delete(exchange=names.seal(queue)), *doomed])
+        await self._make([commands.Exchange.Delete(exchange=names.seal(queue)), *shut, *doomed])
 
     async def ways(self, delays: Iterable[float]) -> None:
         """Make the steps of the ladder exist that some delays take; no checkpoint if they do."""

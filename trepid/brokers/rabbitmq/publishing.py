@@ -52,10 +52,16 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
         raise BrokerLostError(
             f"{lines.publisher.name}: it did not store {len(outcome.refused)} of {len(batch)} messages"
         )
-    for index in outcome.returned:
-        # Deleted since it was last seen.
-        lines.known.discard(batch[index].queue)
+    short = {batch[index].queue for index in outcome.returned}
+    # Not all were returned if the queue was shut between two of them; but those before are deleted along with it.
+    gone = {queue for queue in short if not await lines.exists(queue)}
     return [
-        Published(Publishing.NO_QUEUE if index in outcome.returned else Publishing.ACCEPTED, each.id)
-        for index, each in enumerate(batch)
+        Published(
+            Publishing.NO_QUEUE
+            # What is delayed is in no queue yet, and waits for the next one of that name.
+            if index in outcome.returned or (item.publication.queue in gone and not item.delay)
+            else Publishing.ACCEPTED,
+            item.publication.id,
+        )
+        for index, item in enumerate(fresh)
     ]

@@ -68,7 +68,7 @@ class Names:
 
     def seal(self, queue: str) -> str:
         """Return the exchange that shows that a queue of Trepid is complete; nothing is published to it."""
-        return f"{self.prefix}:{queue}"
+        return f"{self.prefix}:{queue}:seal"
 
     def wait(self, step: int) -> str:
         """Return the queue of a step of the ladder."""
@@ -77,6 +77,15 @@ class Names:
     def after(self, step: int) -> str:
         """Return the exchange that a step leads to."""
         return f"{self.prefix}::after:{step}"
+
+    @property
+    def door(self) -> str:
+        """The exchange through which everything goes that is due, or dead.
+
+        Whoever deletes a queue first takes it off this exchange.  To the default exchange a queue is bound until it is
+        gone, and RabbitMQ 3.10 closes the connection of whoever publishes to a quorum queue that is being deleted.
+        """
+        return f"{self.prefix}::door"
 
     @property
     def enter(self) -> str:
@@ -109,11 +118,11 @@ class Names:
 
     def home(self, queue: str, level: str) -> Target:
         """Return where to publish what is due."""
-        return ("", self.ready(queue, level))
+        return (self.door, self.ready(queue, level))
 
     def grave(self, queue: str) -> Target:
         """Return where to publish what is dead."""
-        return ("", self.dead(queue))
+        return (self.door, self.dead(queue))
 
     def ladder(self, queue: str, level: str, way: Sequence[int]) -> Target:
         """Return where to publish what shall take some steps first."""
@@ -122,6 +131,12 @@ class Names:
     def bound_for(self, queue: str, level: str) -> str:
         """Return the pattern, at the end of the ladder, of messages for a level of a queue."""
         return f"#.=.{queue}:{level}"
+
+    def ways_in(self, queue: str) -> Sequence[tuple[str, str, str]]:
+        """Return what lets messages into a queue of Trepid: a queue of the server, an exchange, and a routing key."""
+        direct = [(name, self.door, name) for name in self.all(queue)]
+        late = [(self.ready(queue, level), self.due, self.bound_for(queue, level)) for level in LEVELS]
+        return (*direct, *late)
 
 
 def ordinary() -> Mapping[str, Any]:
