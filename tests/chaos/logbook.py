@@ -58,8 +58,9 @@ class Logbook:
                     self._read[log.name] = file.tell()
                     what, id, at, *more = line.split()
                     if what == "start":
-                        crashes, leased = more
-                        self.starts.append(Start(float(at), int(log.name), id, int(crashes), float(leased)))
+                        # Not all workers know it.
+                        past = (int(more[0]), float(more[1])) if more else ()
+                        self.starts.append(Start(float(at), int(log.name), id, *past))
                     else:
                         self.ended.add(id)
                         self.last_end = max(self.last_end, float(at))
