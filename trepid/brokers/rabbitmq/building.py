@@ -120,7 +120,6 @@ class Builder:
         First nothing gets into it any more, and then it goes: see :attr:`Names.door`.
         """
         names = self._names
-        names = self._names
         shut = [
             commands.Queue.Unbind(queue=name, exchange=exchange, routing_key=key)
             for name, exchange, key in names.ways_in(queue)
