@@ -12,6 +12,7 @@ import trio
 from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, put, settle, take
 from tests.servers.proxy import open_proxy
 from trepid.brokers.rabbitmq import RabbitMQBroker
+from trepid.brokers.rabbitmq.building import Builder
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.rules.verdicts import Done, Failed
 
@@ -262,3 +263,51 @@ async def test_a_worker_that_may_not_read_a_queue_is_told(own_rabbitmq):
             for wait in (0, 1):
                 with trio.fail_after(10), pytest.raises(BrokerRefusedError, match="does not let us: ACCESS_REFUSED"):
                     await take(session, wait=wait)
+
+
+async def test_what_comes_back_while_the_ladder_is_made_takes_only_steps_that_stand(rabbitmq_server, monkeypatch):
+    """One message has crashed for the first time; another, a moment later, for the second, and waits twice as long."""
+    url = new_url(rabbitmq_server.url)
+    step = Builder._step
+
+    async def slowly(builder, number):
+        await trio.sleep(1.0)
+        await step(builder, number)
+
+    async with (
+        opened(url) as session,
+        open_proxy(rabbitmq_server.host, rabbitmq_server.port) as first_way,
+        open_proxy(rabbitmq_server.host, rabbitmq_server.port) as second_way,
+        RabbitMQBroker(first_way.instead(url)).open() as first,
+        RabbitMQBroker(second_way.instead(url)).open() as second,
+    ):
+        await put(session, "once")
+        assert [each.id for each in await take(first)] == ["once"]
+        await put(session, "twice")
+        await take(session, lease_for=0.1)
+        assert [(each.id, each.crashes) for each in await take(second)] == [("twice", 1)]
+        got = []
+
+        async def lease():
+            while len(got) < 2:
+                got.extend(await take(session))
+
+        monkeypatch.setattr(Builder, "_step", slowly)
+        session._supervisor.current.builder._built.clear()
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lease)
+                await trio.sleep(0.3)
+                first_way.reset()
+                await trio.sleep(0.5)
+                second_way.reset()
+        assert {each.id: each.crashes for each in got} == {"once": 1, "twice": 2}
+
+
+async def test_a_step_that_has_gone_is_made_again(rabbitmq_server):
+    """Nothing of ours removes one; but a message that it does not take must not be taken for one of a deleted queue."""
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session)
+        session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
+        await take(session, lease_for=0.1)
+        assert [each.crashes for each in await take(session)] == [1]

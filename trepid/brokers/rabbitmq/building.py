@@ -127,6 +127,10 @@ class Builder:
         doomed = [commands.Queue.Delete(queue=name) for name in names.all(queue)]
         await self._make([commands.Exchange.Delete(exchange=names.seal(queue)), *shut, *doomed])
 
+    def doubt(self) -> None:
+        """Take nothing of the ladder for granted any more: a step that seemed to stand took no message."""
+        self._built.clear()
+
     async def ways(self, delays: Iterable[float]) -> None:
         """Make the steps of the ladder exist that some delays take; no checkpoint if they do."""
         for delay in delays:

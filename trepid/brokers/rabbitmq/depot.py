@@ -32,13 +32,10 @@ from trepid.wire.link import ProtocolError
 
 _PATIENCE: Final = 1.5
 """Seconds for which stock waits here for a caller, before others get it."""
-
 _LINGER: Final = 0.25
 """The same for an empty stock.  Not at once: whenever pushing ends, what is under way may come back as a crash."""
-
 _EARLY: Final = 0.3
 """Seconds that a message waits here if it came too early; with more it goes round again."""
-
 _AGAIN: Final = 0.5
 
 
@@ -262,8 +259,11 @@ class Depot:
         return Move(item, item.passport, READY, 0.0, self._tried)
 
     async def _move(self, lines: Lines) -> None:
-        await lines.builder.ways(delay for move in list(self._moves) for delay in move.delays)
         await lines.publisher.room()
+        ready: list[Move] = []
+        while ready != self._moves:  # what has come meanwhile may take other steps
+            ready = list(self._moves)
+            await lines.builder.ways(delay for move in ready for delay in move.delays)
         moves, self._moves = self._moves, []
         through = trio.Event()
         moving.carry(lines, moves, lambda *_: through.set())

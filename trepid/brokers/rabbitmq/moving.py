@@ -109,7 +109,11 @@ def carry(
     """
 
     def stored(batch: Batch, error: Exception | None) -> None:
-        refused = {index if index < len(moves) else 0 for index in batch.refused}
+        # A copy that no queue took had its queue deleted, and the original has gone with it; but the ladder stays.
+        stuck = batch.returned & climbing
+        if stuck:
+            lines.builder.doubt()
+        refused = {index if index < len(moves) else 0 for index in batch.refused} | stuck
         if error is None:
             _acknowledge(moves, refused)
         done(len(refused), error)
@@ -119,16 +123,18 @@ def carry(
                     move.done(move, index not in refused)
 
     batch = Batch(stored)
+    climbing: set[int] = set()
     for index, move in enumerate(moves):
         if move.passport is not None:
             to = target(lines, move.item.tap.queue, move.passport, move.state, move.delay)
+            if to[0] == lines.names.enter:
+                climbing.add(index)
             lines.out.publish(to, persistent(HEADER, move.passport.written()), move.item.payload, batch, index)
     publish(lines, batch, also, now, len(moves))
     batch.seal()
 
 
 def _acknowledge(moves: Sequence[Move], refused: set[int]) -> None:
-    # A copy that no queue took had its queue deleted: the original has gone with it.
     tags: dict[Tap, list[int]] = {}
     for index, move in enumerate(moves):
         if index not in refused:
