@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 import msgspec
 import trio
 
-from trepid.brokers.nats.names import Names
 from trepid.errors import BrokerFullError, BrokerLostError, BrokerRefusedError
 from trepid.wire.nats.connection import NatsConnection, NoRespondersError, Question
 from trepid.wire.nats.protocol import Message, headed
@@ -258,17 +257,6 @@ async def api(connection: NatsConnection, operation: str, body: Mapping[str, Any
             if trio.current_time() >= give_up:
                 raise BrokerLostError(f"{connection.name}: JetStream does not answer") from None
         await trio.sleep(_UNWELL_PAUSE)
-
-
-async def declared(connection: NatsConnection, names: Names) -> list[str]:
-    """Return the declared queues, as the server knows them, sorted; see :meth:`JetStream.api` for what is raised."""
-    found: list[str] = []
-    while True:
-        page = await api(connection, "STREAM.NAMES", {"subject": names.all_queues, "offset": len(found)})
-        streams = page.get("streams") or []
-        found += streams
-        if not streams or len(found) >= page.get("total", 0):
-            return sorted(names.queue(stream) for stream in found)
 
 
 async def look(connection: NatsConnection, question: Question) -> Letterbox | None:

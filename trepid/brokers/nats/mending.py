@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from trepid.brokers.nats.jetstream import JetStreamError, api, declared, look, next_of, storing
+from trepid.brokers.nats.jetstream import JetStreamError, api, look, next_of, storing
 from trepid.brokers.nats.names import LATER, LEVELS, PLACES, Names
+from trepid.brokers.nats.topology import declared
 from trepid.errors import BrokerLostError
 from trepid.wire.nats.connection import NatsConnection
 

@@ -10,11 +10,11 @@ import trio
 
 from trepid.brokers.leasebook import LeaseBook
 from trepid.brokers.nats.clock import Clock
-from trepid.brokers.nats.jetstream import JetStream, declared
+from trepid.brokers.nats.jetstream import JetStream
 from trepid.brokers.nats.moving import Mover
 from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import PROGRESS, Parcel
-from trepid.brokers.nats.topology import Topology
+from trepid.brokers.nats.topology import Topology, declared
 from trepid.errors import UnknownQueueError
 from trepid.ports.messages import Ref
 

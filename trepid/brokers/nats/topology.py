@@ -31,6 +31,17 @@ def tier(keep: float) -> str:
     return next(name for name, age in TIERS.items() if keep <= age or not age)
 
 
+async def declared(connection: NatsConnection, names: Names) -> list[str]:
+    """Return the declared queues, as the server knows them, sorted; see :meth:`JetStream.api` for errors."""
+    found: list[str] = []
+    while True:
+        page = await api(connection, "STREAM.NAMES", {"subject": names.all_queues, "offset": len(found)})
+        streams = page.get("streams") or []
+        found += streams
+        if not streams or len(found) >= page.get("total", 0):
+            return sorted(names.queue(stream) for stream in found)
+
+
 @final
 @attrs.frozen
 class Topology:
