@@ -70,8 +70,10 @@ async def test_a_failure_cancels_what_runs_and_what_waits(ends):
         async with working(trepid.Worker(log.actor, tasks_limit=20), far):
             with pytest.raises(ExceptionGroup) as caught:
                 async with trepid.open_job_nursery(near) as jobs:
-                    urgent = log.actor.job(-1, 0.5).options(priority=trepid.Priority.HIGH)
-                    failed = jobs.start_soon(urgent)
+                    # It has its place before the others, which would take all of them for good.
+                    failed = jobs.start_soon(log.actor.job(-1, 3.0))
+                    while -1 not in log.began:
+                        await trio.sleep(0.01)
                     others = [jobs.start_soon(log.actor.job(n)) for n in range(1, 200)]
             assert failures(caught.value) == [failed.id]
             assert await ended(near, [failed, *others]) == {"dead": 1, "cancelled": 199}
