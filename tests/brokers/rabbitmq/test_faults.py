@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, put, settle, take
+from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
 from tests.servers.proxy import open_proxy
 from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.rabbitmq.building import Builder
 from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.ports.messages import Settlement
 from trepid.rules.verdicts import Done, Failed
 
 DONE = Done(b"1", 60)
@@ -311,3 +312,15 @@ async def test_a_step_that_has_gone_is_made_again(rabbitmq_server):
         session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
         await take(session, lease_for=0.1)
         assert [each.crashes for each in await take(session)] == [1]
+
+
+async def test_a_step_is_not_done_whose_follow_up_found_no_way(rabbitmq_server):
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session)
+        (delivery,) = await take(session)
+        session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
+        settlement, following = Settlement(delivery.ref, DONE), publication("next", delay=1.0)
+        with pytest.raises(BrokerLostError, match="did not store"):
+            await session.settle([settlement], then=[following])
+        assert [each.value for each in await session.settle([settlement], then=[following])] == ["applied"]
+        assert [each.id for each in await take(session)] == ["next"]

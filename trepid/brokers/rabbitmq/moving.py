@@ -113,7 +113,7 @@ def carry(
         stuck = batch.returned & climbing
         if stuck:
             lines.builder.doubt()
-        refused = {index if index < len(moves) else 0 for index in batch.refused} | stuck
+        refused = {index if index < len(moves) else 0 for index in batch.refused | stuck}
         if error is None:
             _acknowledge(moves, refused)
         done(len(refused), error)
@@ -123,7 +123,7 @@ def carry(
                     move.done(move, index not in refused)
 
     batch = Batch(stored)
-    climbing: set[int] = set()
+    climbing = {index for index, each in enumerate(also, len(moves)) if steps(each.delay)}
     for index, move in enumerate(moves):
         if move.passport is not None:
             to = target(lines, move.item.tap.queue, move.passport, move.state, move.delay)
