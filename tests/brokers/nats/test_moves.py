@@ -132,11 +132,15 @@ async def test_a_repetition_of_a_follow_up_is_no_reason_to_take_a_copy_back(sess
     assert (await one.stats("q")).scheduled == 1
 
 
+async def bury(session):
+    await session.publish([publication()])
+    [delivery] = await take(session)
+    await settle(session, delivery, Failed(OOPS, None))
+
+
 async def test_two_sessions_requeue_a_dead_letter_at_once(sessions):
     one, two = sessions
-    await one.publish([publication()])
-    [delivery] = await take(one)
-    await settle(one, delivery, Failed(OOPS, None))
+    await bury(one)
 
     async def meanwhile():
         assert await two.requeue("q") == 1
@@ -149,9 +153,7 @@ async def test_two_sessions_requeue_a_dead_letter_at_once(sessions):
 
 async def test_a_dead_letter_is_requeued_whose_message_has_come_to_somebody_else(sessions):
     one, two = sessions
-    await one.publish([publication()])
-    [delivery] = await take(one)
-    await settle(one, delivery, Failed(OOPS, None))
+    await bury(one)
 
     async def meanwhile():
         assert await two.requeue("q") == 1
