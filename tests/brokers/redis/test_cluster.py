@@ -139,6 +139,49 @@ async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluste
         assert (await session.stats("other")).ready == 1, "what is refused is followed by nothing"
 
 
+def pass_time(nodes, url, seconds):
+    """Remove what the servers would have removed by then."""
+    for node in nodes:
+        for key in node.command("KEYS", f"*{url.partition('prefix=')[2]}:*").split():
+            if 0 <= int(node.command("TTL", key)) <= seconds:
+                node.command("DEL", key)
+
+
+@pytest.mark.parametrize("kept", [60.0, 0.0], ids=["kept", "nothing kept"])
+async def test_a_follow_up_in_another_slot_is_known_for_a_day(kept, cluster, monkeypatch):
+    """Killed in between, and taken on by another worker when the follow-up is forgotten long since."""
+    url, now = url_of(cluster), [1000.0]
+    async with RedisBroker(url, clock=lambda: now[0]).open() as session:
+        await session.declare(["q", "other"])
+        [ordinary] = publications("other", 1)
+        await session.publish([*publications("q", 1), ordinary])
+        then = [Publication("other", "next", ("p", 1000), b"{}", remembered=True)]
+
+        async def die(*_):
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("killed")
+
+        [delivery] = await session.lease(["q"], 1, 30.0, owner="me")
+        with monkeypatch.context() as patch:
+            patch.setattr("trepid.brokers.redis.settling._settle", die)
+            with pytest.raises(BrokerLostError):
+                await session.settle([Settlement(delivery.ref, Done(b"1", 60.0))], then=then)
+        assert await settled(session, await session.lease(["other"], 2, 30.0, owner="me"), keep=kept) == 2
+        now[0] += 61
+        await session.reap()
+        assert await session.get("other", "next") is None
+        await trio.to_thread.run_sync(pass_time, cluster, url, 86_000)
+        # What follows from nothing is new by now; what another worker publishes again after a step is not.
+        assert [each.outcome for each in await session.publish([ordinary])] == [Publishing.ACCEPTED]
+        [delivery] = await session.lease(["q"], 1, 30.0, owner="another")
+        assert await session.settle([Settlement(delivery.ref, Done(b"1", 60.0))], then=then) == [Reply.APPLIED]
+        assert (await session.stats("other")).live == 1
+        # Nor is it kept for ever.
+        await trio.to_thread.run_sync(pass_time, cluster, url, 86_500)
+        for node in cluster:
+            assert not node.command("KEYS", f"*{url.partition('prefix=')[2]}:other*:gone:*")
+
+
 async def test_a_slot_that_moves_is_followed(cluster):
     with trio.fail_after(30):
         await the_story_of_a_slot(cluster)

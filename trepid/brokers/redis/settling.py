@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from trepid.brokers.redis.engine import Engine
 from trepid.brokers.redis.publishing import Parcel, by_queue, portions, publish
 from trepid.brokers.redis.rows import unpack, write_failure
@@ -39,7 +41,7 @@ async def settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Pub
     if not together and await _stands(engine, batch[0].ref):
         # Before the end of the lease they follow from, since who dies between the two comes back to it, and what is
         # there already is recognised; the other way round they would be lost.
-        await publish(engine, [then])
+        await publish(engine, [[_lasting(item) for item in then]])
     for queue, places in by_queue([settlement.ref.queue for settlement in batch]).items():
         follow_ups = then if together and queue == home else ()
         answers = []
@@ -47,6 +49,16 @@ async def settle(engine: Engine, batch: Sequence[Settlement], then: Sequence[Pub
             answers += await _settle(engine, portion, () if answers else follow_ups)
         replies.update(zip(places, answers, strict=True))
     return [replies[place] for place in range(len(batch))]
+
+
+def _lasting(item: Publication) -> Publication:
+    """Return a publication so that scripts remember it for a day after its message is forgotten.
+
+    Who takes a step on whose worker has died between the two may come late.  It costs a name of its own, so all that
+    is published in one step with what it follows from is remembered for minutes, as everything else is.
+    """
+    name, number = item.token
+    return replace(item, token=(f"{name}+", number)) if item.remembered else item
 
 
 async def _stands(engine: Engine, ref: Ref) -> bool:

@@ -188,7 +188,8 @@ local function all(command, key, list)
   for first = 1, #list, 4000 do call(command, key, unpack(list, first, min(first + 3999, #list))) end
 end
 
--- Remember that some publishes were of messages that are gone: publisher and number by turns.
+-- Remember that some publishes were of messages that are gone: publisher and number by turns.  A publisher whose name
+-- ends with a plus (see `settling.py`) may repeat itself long after.
 local function depart(q, tokens)
   local pages = {}
   for i = 1, #tokens, 2 do
@@ -205,7 +206,7 @@ local function depart(q, tokens)
     for page, bits in pairs(theirs) do
       local key = q.base .. 'gone:' .. publisher .. ':' .. format('%.0f', page)
       all('BITFIELD', key, bits)
-      call('EXPIRE', key, 660)
+      call('EXPIRE', key, sub(publisher, -1) == '+' and 86460 or 660)
     end
   end
 end
