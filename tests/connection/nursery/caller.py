@@ -8,13 +8,13 @@ import trepid
 
 
 async def main(lease, count, url, results=None):
-    """Start jobs in a job nursery, and wait for their ends."""
+    """Start jobs in a job nursery, tell their ids, and wait for their ends."""
     async with (
         trepid.open_connection(url, results=results) as connection,
         trepid.open_job_nursery(connection, lease=lease) as jobs,
     ):
         for n in range(count):
-            jobs.start_soon(trepid.Job("log", args=(n,)))
+            print(jobs.start_soon(trepid.Job("log", args=(n,))).id, flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import trepid
 from tests.brokers.places import SERVERS, fresh_url
 from tests.connection.nursery.cast import WORK, Log, failures
 from tests.runtime.stage import working
+from trepid.rules import scopes
 
 LEASE = 3.0
 SOON = 20.0
@@ -164,3 +165,33 @@ async def test_what_a_killed_caller_left_waiting_is_not_started(ends, urls):
             while (await near.stats()).live:
                 await trio.sleep(0.05)
     assert log.began == {}
+
+
+async def test_what_a_killed_caller_left_waiting_behind_a_full_worker_ends(ends, urls, monkeypatch):
+    near, far = ends
+    monkeypatch.setattr(scopes, "LEASE", LEASE)  # that long a worker is full before it looks over what waits
+    log, ids = Log(), []
+
+    async def call(task_status):
+        command = [sys.executable, "-m", "tests.connection.nursery.caller", str(LEASE), "20", *urls]
+        done = await trio.run_process(command, check=False, capture_stdout=True, task_status=task_status)
+        ids.extend(done.stdout.decode().split())
+
+    with trio.fail_after(90):
+        async with working(trepid.Worker(log.actor, tasks_limit=1, graceful_shutdown_time=0), far):
+            await near.enqueue(log.actor.job(100))
+            while not log.began:
+                await trio.sleep(0.05)
+            async with trio.open_nursery() as nursery:
+                process = await nursery.start(call)
+                while (await near.stats()).ready < 20:
+                    await trio.sleep(0.05)
+                os.kill(process.pid, signal.SIGKILL)
+            killed = trio.current_time()
+            assert len(ids) == 20
+            for id in ids:
+                with pytest.raises(trepid.JobCancelledError, match="its job nursery is gone"):
+                    await near.handle(id).result()
+            assert trio.current_time() < killed + LEASE + SOON
+            assert not log.ended
+    assert log.began.keys() == {100}

@@ -18,7 +18,7 @@ from trepid.rules.life import CANCELLED, DEAD, DONE, ENDED, LEASED, READY, State
 from trepid.rules.lifecycle import DAY
 from trepid.rules.publishing import LONG_REMEMBERED, REMEMBERED, PublishToken
 from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Verdict, Withdrawn
-from trepid.values.envelope import actor_of
+from trepid.values.envelope import actor_of, scope_of
 
 CLAIM_FOR: Final = 60.0
 """Seconds after which an id or a key is free again whose publisher died between claiming it and confirming it.
@@ -63,6 +63,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
       lease: the current, or last, lease.
       settled, verdict: the lease and the kind of the last settlement.
       forget: until when it can be read, once ended; None for dead letters.
+      scope: the job nursery that it belongs to, if it does.
       sealed: somebody has acted upon its end, so that cannot be taken back any more.
       mark: of who wrote it last; no two writes have the same, so everybody knows their own.
       The others are as in MessageView, Publication and Ending.
@@ -96,6 +97,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
     result: bytes | None = None
     unreadable: str | None = None
     remembered: bool = False
+    scope: str | None = None
 
     @property
     def live(self) -> bool:
@@ -169,6 +171,7 @@ def claimed(item: Publication, epoch: Epoch, now: float) -> Deed:
         result_ttl=item.result_ttl,
         max_crashes=item.max_crashes,
         remembered=item.remembered,
+        scope=scope_of(item.payload),
     )
 
 
@@ -183,6 +186,7 @@ def adopted(token: PublishToken, delivery: Delivery) -> Deed:
         due=delivery.due,
         result_ttl=delivery.result_ttl,
         max_crashes=delivery.max_crashes,
+        scope=scope_of(delivery.payload),
     )
 
 

@@ -105,7 +105,10 @@ class Drafts:
     async def _decide(self, draft: Draft, past: bytes | None, kept: bytes | None, now: float) -> None:
         """Find out what a publication is: new, a repetition, or in somebody's way."""
         entry = self._register.entry(draft.name, kept, now)
-        known = None if kept == dump(draft.deed) else entry.stored
+        known = None
+        if kept != dump(draft.deed):
+            entry = (await self._register.without_orphans({draft.name: entry}))[draft.name]
+            known, kept = entry.stored, entry.kept
         draft.claimed = known is None
         if past is not None or (known is not None and known.token == draft.item.token):
             await self._repeat(draft, entry, known if past is None else None)

@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from trepid.brokers.assisted.deeds import Deed, Epoch, Holder, dump, elapse, kept_for, load, load_epoch, load_holder
+from trepid.brokers.assisted.orphans import Kin, nursery_of, orphaned
 from trepid.errors import BrokerBusyError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.records import Claim, Drop, Read, Records, Step, Write
@@ -93,11 +94,13 @@ class Register:
     Args:
       records: where.
       main: whose clock counts.
+      signs: where job nurseries show that they are alive.
     """
 
-    def __init__(self, records: Records, main: Session) -> None:
+    def __init__(self, records: Records, main: Session, signs: Records) -> None:
         self._records = records
         self._main = main
+        self._kin = Kin(signs)
         self._epochs: dict[str, Epoch] = {}
         self._marks = count(secrets.randbits(31) << 32)
 
@@ -141,6 +144,30 @@ class Register:
             self.saw_epoch(queue, kept)
         return {name: self.entry(name, kept, now) for name, kept in zip(wanted, found[len(queues) :], strict=True)}
 
+    async def look(self, names: Iterable[Name]) -> dict[Name, Entry]:
+        """Look up deeds like :meth:`read`, without orphans among them."""
+        return await self.without_orphans(await self.read(names))
+
+    async def without_orphans(self, entries: dict[Name, Entry]) -> dict[Name, Entry]:
+        """End the messages that wait and whose job nursery is gone; return the entries as they are then."""
+        nurseries = {name: nursery for name, entry in entries.items() if (nursery := nursery_of(entry.deed))}
+        if not nurseries:
+            await trio.lowlevel.checkpoint()
+            return entries
+        gone = await self._kin.gone(nurseries.values(), max(entries[name].now for name in nurseries))
+
+        def orphaning(entry: Entry) -> Deed | None:
+            return orphaned(entry.deed, gone, entry.now)
+
+        ended = await self.change({name: (entries[name], orphaning) for name in nurseries})
+        steps = [step for name, (_, new) in ended.items() if new is not None for step in self.freeing(name, new)]
+        if steps:
+            await self.carry_out(steps)
+        return entries | {
+            name: entry if new is None else attrs.evolve(entry, stored=new, kept=dump(new), deed=new)
+            for name, (entry, new) in ended.items()
+        }
+
     def entry(self, name: Name, kept: bytes | None, now: float) -> Entry:
         """Return the entry of a deed that has been read."""
         epoch, deed = self.known_epoch(name[0]), load(kept)
@@ -177,7 +204,7 @@ class Register:
         """Return who holds a unique key, or None if that has ended, or never came to be."""
         holder = load_holder(kept)
         at = (name[0], holder.id)
-        entry = (await self.read([at]))[at]
+        entry = (await self.look([at]))[at]
         deed = entry.deed
         if deed is None or deed.token != holder.token or not deed.live:
             return None

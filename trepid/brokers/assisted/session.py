@@ -59,8 +59,8 @@ class AssistedSession(Session):
     def __init__(self, main: Session, second: Session) -> None:
         self._main = main
         self._second = second
-        self._register = Register(second.records, main)
         self._records = LentRecords(second.records)
+        self._register = Register(second.records, main, self._records)
         self._held = Held()
         self._capabilities = claims(main.capabilities, second.capabilities)
 
@@ -229,7 +229,7 @@ class AssistedSession(Session):
 
     @override
     async def get(self, queue: str, id: str) -> MessageView | None:
-        entry = (await self._register.read([(queue, id)]))[queue, id]
+        entry = (await self._register.look([(queue, id)]))[queue, id]
         deed = entry.deed
         return view(deed, queue, id, entry.now) if deed is not None and readable(deed, entry.now) else None
 
@@ -243,7 +243,7 @@ class AssistedSession(Session):
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
         give_up, looks = trio.current_time() + wait, 0
         while True:
-            entry = (await self._register.read([(queue, id)]))[queue, id]
+            entry = (await self._register.look([(queue, id)]))[queue, id]
             found = ending(entry.deed, entry.now)
             if found is not Absent.PENDING or trio.current_time() >= give_up:
                 return found
