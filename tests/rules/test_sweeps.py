@@ -13,15 +13,33 @@ SCOPES = st.sampled_from(["a", "b", "c"])
 PLAIN = trepid.Job("log").payload
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=8))
-def test_every_page_of_every_place_is_seen_once(pages):
-    """*pages* says of each place how many pages it has behind its first one."""
-    seen, stand = [], sweeps.Stand()
+@given(st.integers(0, 5), st.integers(0, 5))
+def test_every_page_is_seen_once(ready, scheduled):
+    """So many pages are behind the first one of what is due, and of what is due later."""
+    seen, stand, pages = [], sweeps.Stand(), {READY: ready, SCHEDULED: scheduled}
     while stand is not None:
         page = stand.after or 0
-        seen.append((stand.place, page))
-        stand = sweeps.onward(stand, page + 1 if page < pages[stand.place] else None, len(pages))
-    assert seen == [(place, page) for place, more in enumerate(pages) for page in range(more + 1)]
+        seen.append((stand.state, page))
+        stand = sweeps.onward(stand, page + 1 if page < pages[stand.state] else None)
+    assert seen == [(state, page) for state, more in pages.items() for page in range(more + 1)]
+
+
+@given(st.booleans(), st.none() | st.integers(1))
+def test_a_full_worker_goes_on_where_the_last_one_was(later, after):
+    stand = sweeps.Stand(later, after)
+    assert sweeps.load(sweeps.dump(stand), full=True) == stand
+
+
+@given(st.none() | st.integers(1))
+def test_with_a_free_place_only_what_is_due_later_is_looked_at(after):
+    assert sweeps.load(sweeps.dump(sweeps.Stand(True, after)), full=False) == sweeps.Stand(True, after)
+    assert sweeps.load(sweeps.dump(sweeps.Stand(False, after)), full=False) == sweeps.Stand(True)
+
+
+@given(st.none() | st.binary())
+def test_where_nothing_can_be_read_it_begins_at_the_beginning(value):
+    assert sweeps.load(value, full=True) == sweeps.Stand()
+    assert sweeps.load(value, full=False) == sweeps.Stand(True)
 
 
 @given(st.dictionaries(st.text(min_size=1), st.none() | SCOPES), st.dictionaries(SCOPES, st.booleans()))
@@ -38,10 +56,6 @@ def test_exactly_the_children_of_those_who_are_known_to_be_gone_are_orphans(mess
 @given(st.binary())
 def test_what_cannot_be_read_belongs_to_nobody(payload):
     assert sweeps.children([("x", payload)]) == {}
-
-
-def test_it_is_looked_where_messages_wait():
-    assert sweeps.places(["a", "b"]) == [("a", READY), ("a", SCHEDULED), ("b", READY), ("b", SCHEDULED)]
 
 
 @given(st.floats(0, 1))

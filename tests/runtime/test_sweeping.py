@@ -1,4 +1,4 @@
-"""Sweeps: a worker whose places are all taken ends what dead job nurseries have left waiting in its queues."""
+"""Sweeps: workers end what dead job nurseries have left waiting in their queues, also where none comes to it."""
 
 import itertools
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from tests.brokers.places import place_of
 from tests.runtime.offspring import Log, ended, live, put
 from tests.runtime.stage import TroubledBroker, idle, working
 from trepid.ports.events import WorkerTroubled
-from trepid.ports.records import Drop
+from trepid.ports.records import Drop, Read, Write
 from trepid.rules import scopes, sweeps
 
 ORPHANED = (trepid.State.CANCELLED, "its job nursery is gone", 0)
@@ -76,7 +76,7 @@ async def test_a_nursery_is_looked_up_once_in_a_sweep(connection, autojump_clock
     reads, real = [], type(connection.session.records).carry_out
 
     async def carry_out(self, steps):
-        reads.append([step.key for step in steps])
+        reads.extend(step.key for step in steps if not step.key.startswith("sw"))
         return await real(self, steps)
 
     async with full(connection) as (log, _):
@@ -86,7 +86,7 @@ async def test_a_nursery_is_looked_up_once_in_a_sweep(connection, autojump_clock
         monkeypatch.setattr(type(connection.session.records), "carry_out", carry_out)
         for orphan in orphans:
             await orphan.wait()
-        assert reads == [[scopes.key("lives")], [scopes.key("gone")]]
+        assert reads == [scopes.key("lives"), scopes.key("gone")]
 
 
 async def test_a_long_queue_is_seen_in_several_sweeps(connection, trouble, autojump_clock):
@@ -103,7 +103,92 @@ async def test_a_long_queue_is_seen_in_several_sweeps(connection, trouble, autoj
         assert len(behind) == sweeps.PAGES + 2
 
 
-async def test_with_a_free_place_nothing_is_looked_at(connection, trouble, autojump_clock):
+@pytest.fixture
+def shared(connection, monkeypatch):
+    """As if the broker were one that processes share."""
+    able = attrs.evolve(connection.capabilities, virtual_time=False)
+    monkeypatch.setattr(type(connection.session), "capabilities", property(lambda _: able))
+
+
+def looks(trouble):
+    """When it was looked where, and behind which message."""
+    return [(when, args[1], kwargs["after"]) for when, name, args, kwargs in trouble.trouble.log if name == "peek"]
+
+
+async def test_with_a_free_place_what_is_not_due_yet_is_looked_at(connection, shared, trouble, autojump_clock):
+    log = Log()
+    await live(connection, "lives", 3000)
+    others = await put(connection, log.actor.job().options(delay=3000), scope="lives")
+    others.append(await connection.enqueue(log.actor.job().options(delay=3000)))
+    async with working(trepid.Worker(log.actor), connection):
+        [child] = await put(connection, log.actor.job().options(delay=3000), scope="gone")
+        await child.wait()
+        assert trio.current_time() <= LONGEST
+        assert await ended(child) == ORPHANED
+        await trio.sleep(5 * LONGEST)
+        assert [(await other.status()).state for other in others] == [trepid.State.SCHEDULED] * 2
+    assert {state for _, state, _ in looks(trouble)} == {trepid.State.SCHEDULED}
+
+
+async def test_a_retry_of_a_dead_nursery_is_not_waited_for(connection, shared, autojump_clock):
+    async def fail() -> None:
+        raise ValueError("once more")
+
+    actor = trepid.Actor(fail, retries=3, retry_policy=lambda _: 3000)
+    await live(connection, "s", 10)
+    async with working(trepid.Worker(actor), connection):
+        [child] = await put(connection, actor.job(), scope="s")
+        await child.wait()
+        assert trio.current_time() <= 10 + LONGEST
+        assert (await ended(child))[:2] == ORPHANED[:2]
+
+
+async def test_one_worker_sweeps_for_all(connection, shared, trouble, autojump_clock):
+    """They take turns, and the next one goes on where the last one was."""
+    pages, log = sweeps.PAGES * 6 + 1, Log()
+    for _ in range(sweeps.AT_ONCE * pages):
+        await connection.enqueue(log.actor.job().options(delay=3000))
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            await nursery.start(trepid.Worker(log.actor).run, connection)
+        await trio.sleep(12 * LONGEST)
+        nursery.cancel_scope.cancel()
+    found = looks(trouble)
+    moments = sorted({when for when, _, _ in found})
+    assert all(sweeps.period(0.0, 0.0) <= later - earlier <= LONGEST for earlier, later in itertools.pairwise(moments))
+    behind = [after or 0 for _, _, after in found]
+    assert behind[:pages] == sorted(set(behind[:pages])), "each page once"
+    assert behind[pages] == 0, "and from the beginning again"
+
+
+async def test_where_nothing_waits_nothing_is_written(connection, shared, trouble, autojump_clock, monkeypatch):
+    steps, real = [], type(connection.session.records).carry_out
+
+    async def carry_out(self, some):
+        steps.extend(some)
+        return await real(self, some)
+
+    monkeypatch.setattr(type(connection.session.records), "carry_out", carry_out)
+    async with working(trepid.Worker(Log().actor), connection):
+        await trio.sleep(5 * LONGEST)
+    assert trouble.trouble.calls["peek"] >= 5
+    assert {type(step) for step in steps} == {Read}
+
+
+async def test_what_was_left_behind_is_seen_in_the_next_round(connection, autojump_clock):
+    """Also where nothing is left in front."""
+    async with full(connection) as (log, _):
+        await live(connection, "s", 50)
+        [child] = await put(connection, log.actor.job(), scope="s")
+        others = [await connection.enqueue(log.actor.job()) for _ in range(sweeps.AT_ONCE * (sweeps.PAGES + 1))]
+        await trio.sleep(LONGEST + 1)
+        for other in others:
+            await other.cancel()
+        await child.wait()
+        assert trio.current_time() <= 50 + 2 * LONGEST
+
+
+async def test_with_a_free_place_nothing_in_memory_is_looked_at(connection, trouble, autojump_clock):
     log = Log()
     await connection.enqueue(log.actor.job(3600))
     [child] = await put(connection, log.actor.job().options(delay=3000), scope="gone")
@@ -179,6 +264,24 @@ async def test_a_broker_in_trouble_is_told_of_and_asked_again(connection, troubl
             assert await ended(child) == ORPHANED
 
 
+@pytest.mark.parametrize("what", ["the first call", "the last one"])
+async def test_records_in_trouble_are_told_of_and_asked_again(connection, trouble, autojump_clock, monkeypatch, what):
+    real, bad = type(connection.session.records).carry_out, Read if what == "the first call" else Write
+
+    async def carry_out(self, steps):
+        if trio.current_time() < LONGEST and any(isinstance(s, bad) and s.key.startswith("sweep") for s in steps):
+            await trio.lowlevel.checkpoint()
+            raise trepid.BrokerLostError
+        return await real(self, steps)
+
+    monkeypatch.setattr(type(connection.session.records), "carry_out", carry_out)
+    async with full(connection) as (log, told):
+        await live(connection, "s", 30 + LONGEST)
+        [child] = await put(connection, log.actor.job(), scope="s")
+        await child.wait()
+        assert troubles(told) == ["look for jobs of dead job nurseries"]
+
+
 async def test_trouble_with_one_place_hides_no_other(connection, autojump_clock, monkeypatch):
     real = type(connection.session).peek
 
@@ -249,3 +352,22 @@ async def test_on_engines_that_processes_share(engine, request, tmp_path, monkey
                     assert await ended(child) == ORPHANED
                 assert (await living.status()).state is trepid.State.READY
                 assert troubles(told) == []
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "redis", "postgres"])
+async def test_a_worker_with_a_free_place_on_those_engines(engine, request, tmp_path, monkeypatch):
+    monkeypatch.setattr(scopes, "LEASE", 1.0)
+    url, _ = place_of(engine, request, tmp_path)
+    log = Log()
+    async with trepid.open_connection(url) as near, trepid.open_connection(url) as far:
+        await near.declare("default")
+        with trio.fail_after(30):
+            async with working(trepid.Worker(log.actor), far):
+                await live(near, "lives", 60)
+                later = log.actor.job().options(delay=3000)
+                [living] = await put(near, later, scope="lives")
+                for child in await put(near, *[later] * 300, scope="gone"):
+                    await child.wait()
+                    assert await ended(child) == ORPHANED
+                assert (await living.status()).state is trepid.State.SCHEDULED
+    assert log.seen == []
