@@ -7,6 +7,7 @@ import trepid
 from tests.brokers import engine_table
 from tests.brokers.engine_table import NAMES, PAGE, capabilities_of, rows, table_of
 from tests.brokers.places import fresh_url
+from trepid.brokers.assisted import AssistedBroker
 from trepid.connection.urls import broker_at
 
 
@@ -17,7 +18,8 @@ def broker(engine, request, tmp_path):
         case "sqlite":
             return broker_at(f"sqlite:{tmp_path / 'jobs.db'}")
         case _:
-            return broker_at(fresh_url(engine, request)[1])
+            first, *second = [broker_at(fresh_url(each, request)[1]) for each in engine.split("+")]
+            return AssistedBroker(first, *second) if second else first
 
 
 @pytest.mark.parametrize("key", NAMES)
