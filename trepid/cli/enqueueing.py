@@ -180,6 +180,9 @@ def _checked(actor: Actor[..., Any], args: list[Any], kwargs: dict[str, Any]) ->
     """Return a job of an actor, whose arguments were converted as its worker will."""
     from trepid.values.envelope import unseal
 
-    job = actor.job(*args, **kwargs)
+    try:
+        job = actor.job(*args, **kwargs)
+    except TypeError as exc:
+        raise usage(exc, f"{actor.name} takes {actor.parameters.signature}") from exc
     actor.parameters.read(unseal(job.payload))
     return job
