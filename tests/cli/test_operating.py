@@ -196,6 +196,16 @@ def test_enqueue_with_the_application_checks_the_arguments(run, url, place):
     assert data(run("enqueue", "grind", "3", "--app", "mill", "-q", "default", "--json"))["queue"] == "default"
 
 
+def test_a_full_queue_is_not_waited_for(run, url):
+    on_broker(url, lambda connection: connection.declare(trepid.Queue("default", max_size=1)))
+    assert run("enqueue", "greet").exit_code == 0
+    full = run("enqueue", "greet", "--wait")
+    assert (full.exit_code, full.stdout) == (1, "")
+    assert full.stderr == (
+        "error: queue 'default' has no room, and nothing was stored\n hint: try again once its workers have made some\n"
+    )
+
+
 def test_a_payload_that_is_too_large(run, url):
     result = run("enqueue", "greet", "name=" + "x" * 100, f"big:=[{','.join(['1'] * 600_000)}]")
     assert result.exit_code == 2

@@ -63,7 +63,7 @@ def enqueue(
     job = _job(actor, args, kwargs, queue=queue, app=app, options=_options(**said))
 
     async def work(connection: Connection) -> dict[str, Any]:
-        handle = await connection.enqueue(job)
+        handle = await connection.enqueue(job, wait=False)
         told = {"id": handle.id, "queue": handle.queue, "actor": job.name, "existing": handle.existing}
         if handle.existing:
             print(f"{handle.id} is alive already; nothing new was enqueued", file=sys.stderr)
