@@ -68,6 +68,17 @@ def test_jobs_as_a_table(run, url):
     assert "\x1b" not in everything
 
 
+def test_a_job_that_came_back_from_a_dead_worker_says_so(run, url):
+    enqueue(run, "greet", "--id", "a")
+
+    async def kill_a_worker(connection):
+        await connection.session.lease(["default"], 1, 30.0, owner="mortal")
+        await connection.session.expire_owner("mortal")
+
+    on_broker(url, kill_a_worker)
+    assert run("jobs").stdout.splitlines()[1].endswith(", 1 crash")
+
+
 @pytest.mark.parametrize(
     ("words", "ids"),
     [
