@@ -51,6 +51,11 @@ def main(
             run = trio.run(partial(conduct, second=second, screen=screen), broker, library, folders, limit)
     except trepid.TrepidError as exc:
         raise click.ClickException(str(exc)) from exc
+    except BaseExceptionGroup as group:
+        # Ctrl-C before the worker listened for it.
+        if group.split(KeyboardInterrupt)[0] is None:
+            raise
+        raise click.Abort from group
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(run)))
     else:
