@@ -6,8 +6,8 @@ import click
 import pytest
 
 from trepid.cli.enqueueing import parsed
+from trepid.cli.epitaphs import last_words, story
 from trepid.cli.failures import Failure, meant
-from trepid.cli.graves import last_words, story
 from trepid.cli.ink import is_coloured, printable
 from trepid.cli.options import MOMENT, SPAN
 from trepid.cli.tables import iso, span

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 
+from trepid.cli.epitaphs import last_words
 from trepid.cli.failures import Exit, Failure, leave, say_error
-from trepid.cli.graves import last_words, where
+from trepid.cli.graves import where
 from trepid.cli.groups import Listing
 from trepid.cli.options import SPAN, operates, option, queues_option
 from trepid.cli.portraits import Found, Portrait, find, plain, portray
