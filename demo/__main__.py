@@ -59,7 +59,8 @@ def main(
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(run)))
     else:
-        requeue = command(Path(sys.executable).with_name("trepid"), "dead", "requeue", "--broker", broker)
+        engines = ["--broker", broker] if run.second is None else ["--broker", broker, "--results", run.second]
+        requeue = command(Path(sys.executable).with_name("trepid"), "dead", "requeue", *engines)
         limited = [] if limit is None else ["--limit", limit]
         again = command(sys.executable, "-m", "demo", directory, "--broker", broker, *limited)
         commands = None if broker == "memory:" else (requeue, again)
