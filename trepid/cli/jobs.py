@@ -105,9 +105,11 @@ def _row(view: MessageView, now: float) -> list[str]:
         why = f"asked to cancel: {view.cancel}"
     elif view.state == "scheduled":
         why = f"due in {span(max(0.0, view.due - now))}" + (f", {why}" if why else "")
-    if view.crashes and view.ended is None:
-        # They raised nothing, so no error speaks of them.
-        why = ", ".join(filter(None, (why, plural(view.crashes, "crash", "crashes"))))
+    if view.ended is None:
+        # Nothing was raised, so no error speaks of them.
+        crashes = plural(view.crashes, "crash", "crashes") if view.crashes else ""
+        releases = plural(view.releases, "release") if view.releases else ""
+        why = ", ".join(filter(None, (why, crashes, releases)))
     first, age = (why.splitlines() or [""])[0], span(max(0.0, now - view.enqueued))
     return [view.id, view.queue, view.actor or "?", str(view.state), str(view.attempts), age, first]
 
