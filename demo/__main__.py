@@ -51,10 +51,16 @@ def main(
             run = trio.run(partial(conduct, second=second, screen=screen), broker, library, folders, limit)
     except trepid.TrepidError as exc:
         raise click.ClickException(str(exc)) from exc
+    except BaseExceptionGroup as group:
+        # Ctrl-C before the worker listened for it.
+        if group.split(KeyboardInterrupt)[0] is None:
+            raise
+        raise click.Abort from group
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(run)))
     else:
-        requeue = command(Path(sys.executable).with_name("trepid"), "dead", "requeue", "--broker", broker)
+        engines = ["--broker", broker] if run.second is None else ["--broker", broker, "--results", run.second]
+        requeue = command(Path(sys.executable).with_name("trepid"), "dead", "requeue", *engines)
         limited = [] if limit is None else ["--limit", limit]
         again = command(sys.executable, "-m", "demo", directory, "--broker", broker, *limited)
         commands = None if broker == "memory:" else (requeue, again)

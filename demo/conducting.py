@@ -55,7 +55,7 @@ async def conduct(
 
     began = trio.current_time()
     hired = worker(library).options(handle_signals=(signal.SIGINT, signal.SIGTERM), observers=[heed])
-    async with _opened(broker, second) as connection:
+    async with _opened(broker, second) as (connection, used):
         async with trio.open_nursery() as nursery:
             running = await nursery.start(hired.run, connection)
             nursery.start_soon(index)
@@ -66,15 +66,15 @@ async def conduct(
             dead = connection.messages(QUEUE, trepid.State.DEAD)
             letters = [(view.id, view.error.message if view.error else str(view.reason)) async for view in dead]
         left = (await connection.stats(QUEUE)).live
-    return Run(survey, summary, report, letters, left, trio.current_time() - began)
+    return Run(survey, summary, report, letters, left, trio.current_time() - began, used)
 
 
 @asynccontextmanager
-async def _opened(broker: str, second: str) -> AsyncGenerator[trepid.Connection]:
-    """Open the broker, together with a second engine if it keeps no results itself."""
+async def _opened(broker: str, second: str) -> AsyncGenerator[tuple[trepid.Connection, str | None]]:
+    """Open the broker, together with a second engine if it keeps no results itself; say which, if so."""
     async with trepid.open_connection(broker) as connection:
         if connection.capabilities.results != "none":
-            yield connection
+            yield connection, None
             return
     async with trepid.open_connection(broker, results=second) as connection:
-        yield connection
+        yield connection, second

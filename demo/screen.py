@@ -60,7 +60,10 @@ class Screen:
 
 @attrs.frozen
 class Run:
-    """What came of a run.  If it was stopped early, there is no summary, and *left* jobs wait for the next run."""
+    """What came of a run.  If it was stopped early, there is no summary, and *left* jobs wait for the next run.
+
+    *second* is the URL of the second engine, if the broker needed one.
+    """
 
     survey: Survey | None
     summary: Summary | None
@@ -68,6 +71,7 @@ class Run:
     dead: list[tuple[str, str]]
     left: int
     seconds: float
+    second: str | None = None
 
 
 def show(run: Run, *, directory: Path, index: str, commands: tuple[str, str] | None) -> None:

@@ -1,15 +1,19 @@
-"""The documentation says what the code says: its drawings, its list of names, and its tables of numbers."""
+"""The documentation says what the code says: its drawings, its list of names, its tables, and its commands."""
 
 import inspect
 import re
 import runpy
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
 
 import trepid
 import trepid.testing
 from trepid import errors
+from trepid.cli.root import trepid as program
 from trepid.ports import events
 from trepid.ports.capabilities import Capabilities
 from trepid.rules.life import DONE, LEASED, READY
@@ -79,3 +83,69 @@ def test_the_page_of_errors_lists_every_error(name):
 @pytest.mark.parametrize("name", [field.name for field in Capabilities.__attrs_attrs__])
 def test_the_page_of_capabilities_lists_every_one(name):
     assert f"`{name}`" in (DOCS / "reference" / "capabilities.md").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+TYPED = re.compile(r"^(?:\$ |ExecStart=\S*/)(trepid .*?)(?:  +#.*)?$", re.MULTILINE)
+NAMED = re.compile(r"`(trepid [a-z][^`\[]*)`")
+
+
+def shown_by(pattern):
+    found = [(page.name, command) for page in PAGES for command in pattern.findall(page.read_text(encoding="utf-8"))]
+    return [pytest.param(shlex.split(command)[1:], id=f"{name}: {command}") for name, command in dict.fromkeys(found)]
+
+
+def parse(command, words, parent=None):
+    """Read *words* as the command line does, without running anything."""
+    context = command.make_context(command.name, list(words), parent=parent)
+    if isinstance(command, click.Group):
+        _, below, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        parse(below, rest, context)
+
+
+@pytest.mark.parametrize("words", shown_by(TYPED))
+def test_a_command_that_is_shown_can_be_typed(words):
+    parse(program, words)
+
+
+@pytest.mark.parametrize("words", shown_by(NAMED))
+def test_a_command_that_is_named_exists(words):
+    # In a sentence, an argument or a value may be missing.
+    with suppress(click.MissingParameter, click.BadOptionUsage):
+        parse(program, words)
+
+
+def test_a_command_that_does_not_exist_is_noticed():
+    for words in (["queue"], ["dead", "requeu"], ["worker", "--task-limit", "1"], ["worker", "--grace", "soon"]):
+        with pytest.raises(click.ClickException):
+            parse(program, words)
+
+
+def variables(command, prefix="TREPID"):
+    for option in (param for param in command.params if isinstance(param, click.Option)):
+        flag = next((flag for flag in option.opts if flag.startswith("--")), option.opts[0])
+        yield option.envvar or f"{prefix}_{flag.strip('-').replace('-', '_').upper()}"
+    for name, below in getattr(command, "commands", {}).items():
+        yield from variables(below, f"{prefix}_{name.upper()}")
+
+
+def test_variables_of_the_environment_that_are_shown_exist():
+    shown = {name for page in PAGES for name in re.findall(r"\bTREPID_[A-Z_]+", page.read_text(encoding="utf-8"))}
+    assert shown >= {"TREPID_APP", "TREPID_BROKER_URL", "TREPID_WORKER_TASKS_LIMIT"}
+    assert shown <= {*variables(program)}
+
+
+def test_the_page_of_the_command_line_lists_every_option():
+    page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    flags = set()
+
+    def gather(command):
+        flags.update(flag for param in command.params for flag in param.opts if flag.startswith("--"))
+        for below in getattr(command, "commands", {}).values():
+            gather(below)
+
+    gather(program)
+    assert "--tasks-limit" in flags
+    assert not {flag for flag in flags if not re.search(rf"{flag}\b", page)}

@@ -15,15 +15,16 @@ from trepid.cli.failures import Failure, explained
 @pytest.mark.parametrize(
     ("error", "code", "hint"),
     [
-        (errors.BrokerURLError("x", "no scheme"), 2, "sqlite:jobs.db"),
+        (errors.BrokerURLError("x", "no scheme"), 2, "TREPID_BROKER_URL"),
         (errors.UnsupportedError("schedules", "SQLite"), 2, ""),
         (errors.BrokerFileError("jobs.db", "damaged"), 3, "TREPID_BROKER_URL"),
         (errors.BrokerRefusedError("redis://host", "wrong password"), 3, "TREPID_BROKER_URL"),
         (errors.BrokerBusyError("locked"), 3, "try again"),
         (errors.BrokerFullError("no space"), 3, "make room"),
-        (errors.BrokerLostError("gone"), 3, "try again"),
+        (errors.BrokerLostError("gone"), 3, "whether the server runs"),
         (errors.UnknownQueueError("emails"), 4, "trepid queues declare emails"),
         (errors.QueueBusyError("emails", 2), 1, "stop its workers"),
+        (errors.QueueFullError("emails"), 1, "try again"),
         (errors.UniqueConflictError("k", "emails", "m1"), 1, "wait for m1"),
         (errors.JobGoneError("m1", "emails"), 4, "not to be kept"),
         (errors.JobCancelledError("m1", "cancelled", "no need"), 1, ""),

@@ -15,6 +15,8 @@ import trio
 import trepid
 from tests.cli.conftest import on_broker, work_off
 from trepid.brokers.sqlite.session import SQLiteSession
+from trepid.ports.messages import Settlement
+from trepid.rules.verdicts import Returned
 
 
 async def flop(text: str) -> None:
@@ -66,6 +68,28 @@ def test_jobs_as_a_table(run, url):
     everything = run("jobs", "list", "--state", "all").stdout
     assert "dead-one" in everything
     assert "\x1b" not in everything
+
+
+def test_a_job_that_came_back_from_a_dead_worker_says_so(run, url):
+    enqueue(run, "greet", "--id", "a")
+
+    async def kill_a_worker(connection):
+        await connection.session.lease(["default"], 1, 30.0, owner="mortal")
+        await connection.session.expire_owner("mortal")
+
+    on_broker(url, kill_a_worker)
+    assert run("jobs").stdout.splitlines()[1].endswith(", 1 crash")
+
+
+def test_a_job_that_was_given_back_says_so(run, url):
+    enqueue(run, "unheard-of")
+
+    async def give_back(connection):
+        [delivery] = await connection.session.lease(["default"], 1, 30.0, owner="a worker without this actor")
+        await connection.session.settle([Settlement(delivery.ref, Returned(5.0, "unknown actor"))])
+
+    on_broker(url, give_back)
+    assert run("jobs").stdout.splitlines()[1].endswith(", 1 release")
 
 
 @pytest.mark.parametrize(

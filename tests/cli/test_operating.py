@@ -11,6 +11,7 @@ import trio
 
 import trepid
 from tests.cli.conftest import on_broker, work_off
+from trepid.brokers.sqlite.session import SQLiteSession
 from trepid.ports.messages import Settlement
 from trepid.rules.verdicts import Done
 
@@ -196,6 +197,16 @@ def test_enqueue_with_the_application_checks_the_arguments(run, url, place):
     assert data(run("enqueue", "grind", "3", "--app", "mill", "-q", "default", "--json"))["queue"] == "default"
 
 
+def test_a_full_queue_is_not_waited_for(run, url):
+    on_broker(url, lambda connection: connection.declare(trepid.Queue("default", max_size=1)))
+    assert run("enqueue", "greet").exit_code == 0
+    full = run("enqueue", "greet", "--wait")
+    assert (full.exit_code, full.stdout) == (1, "")
+    assert full.stderr == (
+        "error: queue 'default' has no room, and nothing was stored\n hint: try again once its workers have made some\n"
+    )
+
+
 def test_a_payload_that_is_too_large(run, url):
     result = run("enqueue", "greet", "name=" + "x" * 100, f"big:=[{','.join(['1'] * 600_000)}]")
     assert result.exit_code == 2
@@ -347,6 +358,41 @@ def test_nothing_matched(run, graves):
     assert partly.exit_code == 4
     assert partly.stdout == "purged 1, skipped 0\n"
     assert "no dead letter is called nope" in partly.stderr
+
+
+def test_where_single_messages_are_not_shown_dead_letters_are_looked_for(run, graves, monkeypatch):
+    async def blind(self, queue, id):
+        await trio.lowlevel.checkpoint()
+        raise trepid.UnsupportedError("looking at single messages", "this engine")
+
+    monkeypatch.setattr(SQLiteSession, "get", blind)
+    assert "raise ValueError(text)" in run("dead", "show", graves[1]).stdout
+    missing = run("dead", "show", "nope")
+    assert (missing.exit_code, missing.stderr) == (4, "error: no dead letter is called nope\n hint: trepid dead list\n")
+    partly = run("dead", "requeue", "nope", graves[0], graves[2], "--json")
+    assert partly.exit_code == 4
+    assert json.loads(partly.stdout) == {"matched": 2, "requeued": 2, "skipped": 0, "missing": ["nope"]}
+    assert [one["id"] for one in data(run("dead", "--json"))["dead"]] == [graves[1]]
+
+
+def test_where_dead_letters_are_not_shown_they_go_all_together(run, graves, monkeypatch):
+    async def blind(self, *args, **kwargs):
+        await trio.lowlevel.checkpoint()
+        raise trepid.UnsupportedError("looking at messages", "this engine")
+
+    monkeypatch.setattr(SQLiteSession, "peek", blind)
+    unseen = run("dead", "requeue", "--all", input="y\n")
+    assert (unseen.exit_code, unseen.stdout) == (2, "")
+    assert "Requeue 3 dead letters of default, other?" in unseen.stderr
+    told = data(run("dead", "requeue", "-q", "other", "-y", "--json"))
+    assert told == {"matched": 1, "requeued": 1, "skipped": 0, "missing": []}
+    assert run("dead", "purge", "--all", "-y").stdout == "purged 2, skipped 0\n"
+    nothing = run("dead", "purge", "--all", "-y")
+    assert (nothing.exit_code, nothing.stdout) == (0, "purged 0, skipped 0\n")
+    for words in (["dead"], ["dead", "requeue", "--actor", "flop"]):
+        refused = run(*words)
+        assert refused.exit_code == 2
+        assert "this engine does not support looking at messages" in refused.stderr
 
 
 def test_what_cannot_come_back_is_skipped(run, url):

@@ -163,3 +163,11 @@ def test_check_looks_at_schedules(run, url):
     assert "do not fit digest" in found["schedule wrong"]["text"]
     assert "no actor 'elsewhere'" in found["schedule strange"]["text"]
     assert "queue far" in found["schedule unheard"]["text"]
+
+
+def test_run_does_not_wait_for_a_full_queue(run, once, url):
+    on_broker(url, lambda connection: connection.declare(trepid.Queue("default", max_size=1)))
+    assert run("schedule", "run", "once").exit_code == 0
+    full = run("schedule", "run", "once")
+    assert (full.exit_code, full.stdout) == (1, "")
+    assert "queue 'default' has no room, and nothing was stored" in full.stderr

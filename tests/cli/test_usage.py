@@ -33,6 +33,7 @@ def last_words(result):
         (["enqueue", "greet", "--in", "1s", "--at", "2027-01-01T00:00Z"], "--in and --at do not go together", ""),
         (["enqueue", "greet", "--in", "999d"], "delay must be at most 400 days", ""),
         (["enqueue", "not a name"], "must match", ""),
+        (["enqueue", "greet", "--app", "shop"], "missing a required argument: 'name'", "greet takes (name: str, *"),
         (["enqueue", "greet", "--id", "a b"], "id 'a b' must match", ""),
         (["enqueue", "greet", "--unique", "x" * 300], "unique key must have 1 to 256", ""),
         (["worker", "shop", "-c", "0"], "0 is not in the range x>=1", "trepid worker --help"),
@@ -81,6 +82,13 @@ def test_a_broker_that_cannot_be_used(broker, code, error, words, run, place):  
     assert error in said
     assert "hunter2" not in result.stderr
     assert sorted(place.rglob("*")) == before, "a mistyped name must not leave a file"
+
+
+def test_a_path_as_other_libraries_write_it(run, place):
+    for path in ("///jobs.db", "//jobs.db"):
+        said, hint = last_words(run("queues", "--broker", f"sqlite:{path}"))
+        assert said == f"sqlite:{path}: there is no such file"
+        assert "sqlite:jobs.db is in this directory, and sqlite:/jobs.db is not" in hint
 
 
 def test_a_damaged_file(run, url, place):
@@ -138,6 +146,7 @@ def test_the_next_command_where_nothing_is_similar(run, url):
         ("unparsed:x", "importing unparsed failed: SyntaxError", "--traceback"),
         ("needy:x", "importing needy failed: ModuleNotFoundError: No module named 'not_installed'", "--traceback"),
         ("quits:x", "importing quits failed: SystemExit: 3", "--traceback"),
+        ("slip:x", "slip.py, line 3)", "--traceback"),
         ("several", "which application of several is meant?", "several:ONE, several:OTHER"),
         ("factories:fails", "calling factories:fails failed: RuntimeError: no configuration", "--traceback"),
         ("factories:ROUTER()", "ROUTER is a Router and cannot be called", "an application is named like"),
@@ -149,6 +158,7 @@ def test_an_application_that_cannot_be_loaded(app, error, hint, run, place):
         "unparsed": "def",
         "needy": "import not_installed",
         "quits": "raise SystemExit(3)",
+        "slip": "import trepid\ndef grind(n): ...\ntrepid.Actor(grind)",
         "several": "import trepid\nONE = trepid.Router()\nOTHER = trepid.Router()",
         "factories": "import trepid\nROUTER = trepid.Router()\ndef fails(): raise RuntimeError('no configuration')",
     }

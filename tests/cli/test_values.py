@@ -6,11 +6,11 @@ import click
 import pytest
 
 from trepid.cli.enqueueing import parsed
+from trepid.cli.epitaphs import last_words, story
 from trepid.cli.failures import Failure, meant
-from trepid.cli.graves import last_words, story
 from trepid.cli.ink import is_coloured, printable
 from trepid.cli.options import MOMENT, SPAN
-from trepid.cli.tables import iso, span
+from trepid.cli.tables import iso, setting, span
 from trepid.ports.messages import MessageView
 from trepid.rules import verdicts
 from trepid.rules.life import State
@@ -125,6 +125,27 @@ def test_colours(tty, environment, coloured, monkeypatch):
 )
 def test_spans_for_people(seconds, text):
     assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (0.25, "250ms"), (25, "25s"), (90.5, "1m30s500ms"), (150, "2m30s"), (600, "10m"), (95400, "1d2h30m")],
+)
+def test_settings_are_not_rounded(seconds, text):
+    assert setting(seconds) == text
+    assert SPAN.convert(text, None, None) == seconds
+
+
+def test_check_and_greeting_do_not_round(run, place):
+    (place / "mill.py").write_text(
+        "import trepid\n"
+        "async def grind(): ...\n"
+        "WORKER = trepid.Worker(trepid.Actor(grind, timeout=150), graceful_shutdown_time=90)\n",
+        encoding="utf-8",
+    )
+    assert " 2m30s " in run("check", "mill").stdout
+    told = run("worker", "mill", "--burst", "--broker", "memory:", "--log-format", "human").stderr
+    assert "grace 1m30s" in told
 
 
 def test_times_for_programs():

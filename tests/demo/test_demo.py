@@ -198,6 +198,29 @@ def test_ctrl_c_stops_it_and_the_next_run_goes_on(fleet, tmp_path):
     assert len(second["dead"]) == len(ALWAYS_DEAD)
 
 
+# Trio's own handler gets the signal, while the worker is being started in the nursery of the run.
+TOO_EARLY = """
+import os, signal
+import trepid
+from demo.__main__ import main
+async def run(self, connection, *, task_status):
+    os.kill(os.getpid(), signal.SIGINT)
+    await connection.queues()
+trepid.Worker.run = run
+main()
+"""
+
+
+def test_ctrl_c_before_it_has_begun_is_no_crash(fleet, tmp_path):
+    options = command(fleet, tmp_path)[3:]
+    done = subprocess.run(
+        [sys.executable, "-c", TOO_EARLY, *options], cwd=ROOT, capture_output=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert b"Aborted" in done.stdout + done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 async def studies_in_flight(tmp_path):
     async with trepid.open_connection(f"sqlite:{tmp_path / 'jobs.db'}") as connection:
         ids = [view.id async for view in connection.messages("demo", trepid.State.LEASED)]

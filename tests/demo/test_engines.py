@@ -20,18 +20,25 @@ def test_the_demonstration(engine, tmp_path, request):
     for number in range(30):
         (folder / f"text-{number}.txt").write_text(f"text number {number}\n", encoding="utf-8")
     (folder / "bad.txt").write_bytes(b"\xff\xfe")
-    done = subprocess.run(
-        [sys.executable, "-m", "demo", str(folder), "--broker", url, "--json"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    run = json.loads(done.stdout)
+
+    def python(*words):
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run = json.loads(python("demo", str(folder), "--broker", url, "--json"))
     assert run["summary"]["files"] == 30
     assert run["left"] == 0
     assert run["report"]["dead"] == len(run["dead"]) == 3
     assert any("bad.txt is not UTF-8" in error for _, error in run["dead"])
+    if engine != "memory":
+        words = ["dead", "requeue", "--broker", url, *(["--results", run["second"]] if run["second"] else [])]
+        assert python("trepid", *words, run["dead"][0][0]) == "requeued 1, skipped 0\n"

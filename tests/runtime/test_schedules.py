@@ -514,6 +514,19 @@ async def test_a_schedule_is_run_now_beside_its_instants(autojump_clock, connect
     assert diary.instants == [0.25, 0.25, 1]
 
 
+async def test_a_schedule_is_run_now_once_its_queue_has_room(autojump_clock, connection, diary):
+    await connection.declare(trepid.Queue("default", max_size=1))
+    await connection.schedule(hourly(diary))
+    first = await connection.run_schedule("hourly")
+    with pytest.raises(trepid.QueueFullError, match="default"):
+        await connection.run_schedule("hourly", wait=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run_schedule, "hourly")
+        await trio.testing.wait_all_tasks_blocked()
+        await first.cancel()
+    assert (await connection.stats()).ready == 1
+
+
 @pytest.mark.parametrize("wrong", [{}, "router", trepid.Cron("0 3 * * *")])
 async def test_schedules_stand_in_routers_and_nowhere_else(connection, wrong):
     for look in (connection.schedules, partial(connection.run_schedule, "standing")):

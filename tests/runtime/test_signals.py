@@ -13,6 +13,10 @@ import trepid
 
 DEADLINE = 20.0
 
+
+async def work() -> None: ...
+
+
 PROLOGUE = """
     import os, signal, sys, threading, time, trio, trepid
 
@@ -154,6 +158,12 @@ def test_the_blocking_call_can_be_told_to_leave_signals_alone():
         trepid.run(trepid.Worker(JOB, handle_signals=[]), "memory:")
     """
     assert run(body, expect=-signal.SIGTERM) == []
+
+
+def test_the_blocking_call_takes_a_worker():
+    for wrong in (trepid.Actor(work), trepid.Router(), "memory:"):
+        with pytest.raises(TypeError, match=r"run\(\) takes a worker, not .*; write trepid\.Worker\(\.\.\.\)"):
+            trepid.run(wrong, "memory:")
 
 
 def test_signals_cannot_be_handled_in_another_thread_and_the_error_is_bare():

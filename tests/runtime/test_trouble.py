@@ -79,7 +79,7 @@ async def test_a_verdict_whose_lease_has_ended_is_lost(broker, connection, autoj
         assert running.statistics().report == trepid.Report(lost=1)
         assert running.statistics().unsettled == 0
     [ended] = [event for event in seen if isinstance(event, JobEnded)]
-    assert (ended.outcome, ended.reply) == ("lost", Reply.EXPIRED)
+    assert (ended.outcome, ended.reply, ended.reason) == ("lost", Reply.EXPIRED, "lease lost")
     view = await handle.status()
     assert (view.attempts, view.crashes) == (0, 1), "the broker saw a crash, and gives it to somebody else"
 

@@ -216,6 +216,7 @@ async def use() -> None:
         await connection.schedule(nightly)
         assert_type(await connection.schedules(router), list[trepid.ScheduleView])
         assert_type(await connection.run_schedule("nightly"), trepid.JobHandle[Any])
+        assert_type(await connection.run_schedule("nightly", router, wait=False), trepid.JobHandle[Any])
         assert_type(await connection.unschedule("nightly"), bool)
         await connection.schedule(GREET.job("x"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         await connection.enqueue("greet")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -236,6 +236,9 @@ def unresolvable_result() -> "Nowhere": ...  # noqa: F821
 def positional_context(n: int, ctx: Context) -> None: ...
 
 
+def named_context(*, ctx: Context[str]) -> None: ...
+
+
 REFUSED = [
     (None, {}, "an actor needs a function, not None"),
     ("greet", {}, "an actor needs a function, not 'greet'"),
@@ -253,7 +256,8 @@ REFUSED = [
     (opaque_result, {}, "actor 'opaque_result': the result: the codec cannot build complex"),
     (unresolvable, {}, r"actor 'unresolvable': its annotations cannot be resolved \(.*Missing.*TYPE_CHECKING"),
     (unresolvable_result, {}, r"actor 'unresolvable_result': its annotations cannot be resolved \(.*Nowhere"),
-    (positional_context, {}, "actor 'positional_context': parameter 'ctx'"),
+    (positional_context, {}, "'positional_context': only the first positional parameter can be the context, and 'ctx'"),
+    (named_context, {}, "'named_context': only the first positional parameter can be the context, and 'ctx'"),
     (greet, {"run_in": "thread"}, "actor 'greet': a coroutine function runs in Trio; run_in='thread' is for sync"),
     (greet, {"run_in": "process"}, "actor 'greet': a coroutine function runs in Trio"),
     (greet, {"abandon_on_cancel": True}, "actor 'greet': abandon_on_cancel is for functions that run in a thread"),

@@ -12,7 +12,7 @@ from trepid.cli.failures import Exit, leave
 from trepid.cli.ink import ink_for
 from trepid.cli.loading import load
 from trepid.cli.options import operates
-from trepid.cli.tables import Column, plural, print_json, print_table, span
+from trepid.cli.tables import Column, plural, print_json, print_table, setting, span
 from trepid.cli.visits import shown, visit
 
 if TYPE_CHECKING:
@@ -113,5 +113,5 @@ def _print(
 
 def _row(actor: Actor[..., Any]) -> list[str]:
     retries = "0" if actor.retries is None else str(actor.retries)
-    timeout = span(600.0 if actor.timeout is None else actor.timeout)
+    timeout = setting(600.0 if actor.timeout is None else actor.timeout)
     return [actor.name, actor.queue.name, actor.run_in, retries, timeout, findings.signature(actor)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from trepid.cli import graves
+from trepid.cli import epitaphs, graves
 from trepid.cli.consent import ask
 from trepid.cli.failures import Exit, Failure, leave, say_error
 from trepid.cli.graves import Choice
@@ -63,7 +63,7 @@ def list_(
     views, now = visit(broker, read)
     more, views = len(views) > limit, views[:limit]
     if as_json:
-        print_json({"dead": [graves.plain(view) for view in views], "more": more})
+        print_json({"dead": [epitaphs.plain(view) for view in views], "more": more})
         return
     if not views:
         print("no dead letters" + (" match" if choice.filters else ""), file=sys.stderr)
@@ -84,7 +84,7 @@ def _row(view: MessageView, now: float) -> list[str]:
         str(view.attempts),
         age,
         view.reason or "-",
-        (graves.last_words(view).splitlines() or [""])[0],
+        (epitaphs.last_words(view).splitlines() or [""])[0],
     ]
 
 
@@ -100,9 +100,9 @@ def show(*, id: str, queues: tuple[str, ...], broker: str | None, as_json: bool)
 
     view = visit(broker, read)
     if as_json:
-        print_json(graves.plain(view, whole=True))
+        print_json(epitaphs.plain(view, whole=True))
     else:
-        print("\n".join(graves.story(view)))
+        print("\n".join(epitaphs.story(view)))
 
 
 @dead.command()
@@ -122,7 +122,7 @@ def purge(**chosen: Any) -> None:
 def _act(
     verb: str,
     done: str,
-    action: Callable[[Connection, list[MessageView]], Awaitable[int]],
+    action: Callable[[Connection, graves.Chosen], Awaitable[int]],
     *,
     ids: tuple[str, ...],
     everything: bool,
@@ -139,33 +139,25 @@ def _act(
     if ids and (everything or actor or error):
         raise Failure("ids and filters do not go together", Exit.USAGE, "name ids, or filter, or say --all")
 
-    async def look(connection: Connection) -> list[MessageView]:
-        return await graves.matching(connection, choice)
-
-    views = visit(broker, look)
+    chosen = visit(broker, lambda connection: graves.choose(connection, choice))
+    views, total = chosen.views or [], chosen.total
     if ids:
         graves.refuse_twins(views)
     missing = sorted(set(ids) - {view.id for view in views})
-    if views and not ids:
-        ask(f"{verb.capitalize()} {plural(len(views), 'dead letter')} of {_queues(views)}?", yes=yes)
+    if total and not ids:
+        ask(f"{verb.capitalize()} {plural(total, 'dead letter')} of {', '.join(chosen.numbers)}?", yes=yes)
 
-    async def work(connection: Connection) -> int:
-        return await action(connection, views)
-
-    with progress(f"{verb} {plural(len(views), 'dead letter')}"):
-        number = visit(broker, work) if views else 0
-    skipped = len(views) - number
+    with progress(f"{verb} {plural(total, 'dead letter')}"):
+        number = visit(broker, lambda connection: action(connection, chosen)) if total else 0
+    # Of those that were only counted, more may have come meanwhile.
+    skipped = max(0, total - number)
     if as_json:
-        print_json({"matched": len(views), done: number, "skipped": skipped, "missing": missing})
+        print_json({"matched": total, done: number, "skipped": skipped, "missing": missing})
     else:
         print(f"{done} {number}, skipped {skipped}")
     if skipped:
         print(f"skipped: {graves.SKIPPED[verb]}", file=sys.stderr)
     if missing:
         say_error(f"no dead letter is called {', '.join(missing)}", "trepid dead list")
-    if missing or (not views and choice.filters):
+    if missing or (not total and choice.filters):
         leave(Exit.NOTHING)
-
-
-def _queues(views: list[MessageView]) -> str:
-    return ", ".join(dict.fromkeys(view.queue for view in views))

@@ -63,7 +63,7 @@ def enqueue(
     job = _job(actor, args, kwargs, queue=queue, app=app, options=_options(**said))
 
     async def work(connection: Connection) -> dict[str, Any]:
-        handle = await connection.enqueue(job)
+        handle = await connection.enqueue(job, wait=False)
         told = {"id": handle.id, "queue": handle.queue, "actor": job.name, "existing": handle.existing}
         if handle.existing:
             print(f"{handle.id} is alive already; nothing new was enqueued", file=sys.stderr)
@@ -180,6 +180,9 @@ def _checked(actor: Actor[..., Any], args: list[Any], kwargs: dict[str, Any]) ->
     """Return a job of an actor, whose arguments were converted as its worker will."""
     from trepid.values.envelope import unseal
 
-    job = actor.job(*args, **kwargs)
+    try:
+        job = actor.job(*args, **kwargs)
+    except TypeError as exc:
+        raise usage(exc, f"{actor.name} takes {actor.parameters.signature}") from exc
     actor.parameters.read(unseal(job.payload))
     return job

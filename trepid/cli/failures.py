@@ -6,7 +6,7 @@ import difflib
 import enum
 import sys
 from collections.abc import Iterable
-from typing import Any, Final, NoReturn, final
+from typing import Any, NoReturn, final
 
 import rich_click as click
 from click import exceptions
@@ -85,25 +85,26 @@ def explained(error: BaseException) -> Failure:
     return Failure(text.splitlines()[0], Exit.FAILED, "the same command with --traceback tells where")
 
 
-_RETRY: Final = "it may pass; try again, or look at who uses the broker"
-
-
 def _of_the_world(error: BaseException) -> Failure | None:
     from trepid import errors
 
     match error:
         case errors.BrokerURLError():
-            return Failure(str(error), Exit.USAGE, "a broker is named like sqlite:jobs.db")
+            return Failure(str(error), Exit.USAGE, "look at --broker, or TREPID_BROKER_URL")
         case errors.UnsupportedError():
             return Failure(str(error), Exit.USAGE)
         case errors.BrokerFileError() | errors.BrokerRefusedError():
             return Failure(str(error), Exit.UNREACHABLE, "look at --broker, or TREPID_BROKER_URL; nothing was changed")
         case errors.BrokerBusyError():
-            return Failure(str(error), Exit.UNREACHABLE, _RETRY)
+            return Failure(str(error), Exit.UNREACHABLE, "it may pass; try again, or look at who uses the broker")
         case errors.BrokerFullError():
             return Failure(str(error), Exit.UNREACHABLE, "make room, then try again")
+        case errors.QueueFullError():
+            text = f"queue {error.queue!r} has no room, and nothing was stored"
+            return Failure(text, Exit.FAILED, "try again once its workers have made some")
         case errors.BrokerLostError():
-            return Failure(str(error), Exit.UNREACHABLE, _RETRY)
+            hint = "look whether the server runs, and at --broker, or TREPID_BROKER_URL"
+            return Failure(str(error), Exit.UNREACHABLE, hint)
         case _:
             return None
 

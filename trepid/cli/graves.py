@@ -1,22 +1,18 @@
-"""Dead letters on a broker: choosing them, telling about them, and moving them."""
+"""Dead letters on a broker: choosing them, and moving them."""
 
 from __future__ import annotations
 
-import base64
-import shlex
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from trepid.cli.failures import Exit, Failure, unknown_queue
-from trepid.cli.ink import printable
-from trepid.cli.tables import iso, plural
 
 if TYPE_CHECKING:
     from trepid.connection import Connection
     from trepid.ports.messages import MessageView
-    from trepid.rules.verdicts import Failure as JobFailure
 
 _BATCH: Final = 500
 
@@ -77,8 +73,7 @@ async def matching(connection: Connection, choice: Choice, limit: int | None = N
     found: list[MessageView] = []
     for queue in await where(connection, choice.queues):
         if choice.ids:
-            views = [await connection.session.get(queue, id) for id in dict.fromkeys(choice.ids)]
-            found += [view for view in views if view is not None and view.state is State.DEAD]
+            found += [view for view in await _named(connection, queue, choice.ids) if view.state is State.DEAD]
             continue
         async for view in connection.messages(queue, State.DEAD):
             if choice.has(view):
@@ -86,6 +81,55 @@ async def matching(connection: Connection, choice: Choice, limit: int | None = N
             if limit is not None and len(found) >= limit:
                 return found
     return found
+
+
+async def _named(connection: Connection, queue: str, ids: tuple[str, ...]) -> list[MessageView]:
+    """Return the messages with these ids, or only those that are dead: NATS lists these, and shows no others."""
+    from trepid.errors import UnsupportedError
+    from trepid.rules.life import State
+
+    try:
+        views = [await connection.session.get(queue, id) for id in dict.fromkeys(ids)]
+    except UnsupportedError:
+        return [view async for view in connection.messages(queue, State.DEAD) if view.id in ids]
+    return [view for view in views if view is not None]  # noqa: ASYNC910 - there is at least one id
+
+
+@attrs.frozen
+class Chosen:
+    """The dead letters that are meant.
+
+    Attributes:
+      numbers: how many there are, by queue; those of which there are none are left out.
+      views: which they are, or None for all of these queues, on an engine that shows no messages.
+    """
+
+    numbers: Mapping[str, int]
+    views: list[MessageView] | None
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return sum(self.numbers.values())
+
+
+async def choose(connection: Connection, choice: Choice) -> Chosen:
+    """Find the dead letters that are meant; where the engine shows none, they can still be counted.
+
+    Raises:
+      UnsupportedError: if the engine shows none, and they are not simply all of some queues.
+    """
+    from trepid.errors import UnsupportedError
+
+    try:
+        views = await matching(connection, choice)
+    except UnsupportedError:
+        if choice.ids or choice.actor or choice.error:
+            raise
+    else:
+        return Chosen(Counter(view.queue for view in views), views)
+    counted = {queue: (await connection.stats(queue)).dead for queue in await where(connection, choice.queues)}
+    return Chosen({queue: number for queue, number in counted.items() if number}, None)
 
 
 async def one(connection: Connection, queues: tuple[str, ...], id: str) -> MessageView:
@@ -96,8 +140,7 @@ async def one(connection: Connection, queues: tuple[str, ...], id: str) -> Messa
     """
     from trepid.rules.life import State
 
-    names = await where(connection, queues)
-    views = [view for view in [await connection.session.get(name, id) for name in names] if view is not None]
+    views = [view for name in await where(connection, queues) for view in await _named(connection, name, (id,))]
     dead = [view for view in views if view.state is State.DEAD]
     if len(dead) == 1:
         return dead[0]
@@ -121,132 +164,31 @@ def refuse_twins(views: list[MessageView]) -> None:
             raise Failure(f"{id} is in the queues {' and '.join(names)}", Exit.NOTHING, f"say which: -q {names[0]}")
 
 
-async def requeue(connection: Connection, views: list[MessageView]) -> int:
+async def requeue(connection: Connection, chosen: Chosen) -> int:
     """Bring dead letters back; return how many came."""
-    return await _in_batches(views, connection.requeue)
+    return await _in_batches(chosen, connection.requeue)
 
 
-async def purge(connection: Connection, views: list[MessageView]) -> int:
+async def purge(connection: Connection, chosen: Chosen) -> int:
     """Forget dead letters; return how many there were."""
 
-    async def forget(queue: str, ids: list[str]) -> int:
+    async def forget(queue: str, ids: list[str] | None) -> int:
         return await connection.purge(queue, ids=ids)
 
-    return await _in_batches(views, forget)
+    return await _in_batches(chosen, forget)
 
 
-async def _in_batches(views: list[MessageView], action: Callable[[str, list[str]], Awaitable[int]]) -> int:
+async def _in_batches(chosen: Chosen, action: Callable[[str, list[str] | None], Awaitable[int]]) -> int:
     import trio
 
     await trio.lowlevel.checkpoint()
+    if chosen.views is None:
+        return sum([await action(queue, None) for queue in chosen.numbers])
     ids: dict[str, list[str]] = {}
-    for view in views:
+    for view in chosen.views:
         ids.setdefault(view.queue, []).append(view.id)
     total = 0
     for queue, listed in ids.items():
         for start in range(0, len(listed), _BATCH):
             total += await action(queue, listed[start : start + _BATCH])
     return total
-
-
-# --------------------------------------------------------------------------------------------------------- telling
-
-
-def plain(view: MessageView, *, whole: bool = False) -> dict[str, Any]:
-    """Return a dead letter as JSON can carry it; *whole* adds its arguments and every error."""
-    told = {
-        "id": view.id,
-        "queue": view.queue,
-        "actor": view.actor,
-        "attempts": view.attempts,
-        "crashes": view.crashes,
-        "requeues": view.requeues,
-        "priority": view.priority,
-        "unique": view.unique,
-        "reason": view.reason,
-        "enqueued": iso(view.enqueued),
-        "died": iso(view.ended),
-        "error": None if view.error is None else plain_error(view.error),
-    }
-    if not whole:
-        return told
-    args, kwargs, unreadable = arguments(view)
-    return told | {
-        "args": args,
-        "kwargs": kwargs,
-        "unreadable": unreadable,
-        "payload": readable(view.payload),
-        "errors": [plain_error(error) | {"traceback": error.traceback} for error in view.errors],
-        "requeue_command": requeue_command(view),
-    }
-
-
-def last_words(view: MessageView) -> str:
-    """Return what brought a message here: its last error, or what time did to it."""
-    # Time ended these, and raised nothing: an error that is there is of an earlier attempt.
-    if view.reason == "poison":
-        return f"{plural(view.crashes, 'worker')} died over it"
-    if view.reason == "expired":
-        return "it was not started within its ttl"
-    return "" if view.error is None else f"{view.error.type}: {view.error.message}".rstrip(": ")
-
-
-def plain_error(error: JobFailure) -> dict[str, Any]:
-    """Return an error, without its traceback, as JSON can carry it."""
-    return {"type": error.type, "message": error.message, "at": iso(error.at), "attempt": error.attempt}
-
-
-def arguments(view: MessageView) -> tuple[list[Any] | None, dict[str, Any] | None, str | None]:
-    """Return the arguments of a message, by position and by name, or why they cannot be read."""
-    from trepid.errors import EnvelopeError
-    from trepid.values.envelope import arguments_of
-
-    try:
-        args, kwargs = arguments_of(view.payload)
-    except EnvelopeError as exc:
-        return None, None, str(exc)
-    return args, kwargs, None
-
-
-def readable(payload: bytes) -> str:
-    """Return the bytes of a message as text."""
-    try:
-        return payload.decode()
-    except UnicodeDecodeError:
-        return f"base64:{base64.b64encode(payload).decode()}"
-
-
-def requeue_command(view: MessageView) -> str:
-    """Return the command that brings a dead letter back."""
-    return f"trepid dead requeue {shlex.quote(view.id)} -q {view.queue}"
-
-
-def story(view: MessageView) -> Iterator[str]:
-    """Tell all about a dead letter, line by line, for people."""
-    import msgspec
-
-    args, kwargs, unreadable = arguments(view)
-    yield f"{view.id}  {view.actor or '?'}  queue {view.queue}"
-    why = f"{view.reason} ({last_words(view)})" if view.reason in {"poison", "expired"} else view.reason
-    yield f"dead since {iso(view.ended)}: {printable(why or 'no reason is known')}"
-    yield f"enqueued {iso(view.enqueued)}, {view.attempts} failed, {view.crashes} crashed, {view.requeues} requeued"
-    if view.unique is not None:
-        yield f"unique key {printable(view.unique)}"
-    yield ""
-    if unreadable is None:
-        yield f"arguments  {_shown(msgspec.json.encode(args))}  {_shown(msgspec.json.encode(kwargs))}"
-    else:
-        yield f"its arguments cannot be read: {printable(unreadable)}"
-    yield f"payload    {_shown(view.payload)}"
-    for number, error in enumerate(view.errors, 1):
-        yield ""
-        which = f"attempt {error.attempt}" if error.attempt else f"error {number}"
-        yield f"{which}, {iso(error.at)}: {printable(error.type)}: {printable(error.message)}".rstrip(": ")
-        if error.traceback:
-            yield from (f"  {line}" for line in printable(error.traceback, lines=True).splitlines())
-    yield ""
-    yield f"bring it back:  {requeue_command(view)}"
-
-
-def _shown(data: bytes) -> str:
-    return printable(readable(data))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import rich_click as click
 
+from trepid.cli.epitaphs import last_words
 from trepid.cli.failures import Exit, Failure, leave, say_error
-from trepid.cli.graves import last_words, where
+from trepid.cli.graves import where
 from trepid.cli.groups import Listing
 from trepid.cli.options import SPAN, operates, option, queues_option
 from trepid.cli.portraits import Found, Portrait, find, plain, portray
@@ -104,6 +105,11 @@ def _row(view: MessageView, now: float) -> list[str]:
         why = f"asked to cancel: {view.cancel}"
     elif view.state == "scheduled":
         why = f"due in {span(max(0.0, view.due - now))}" + (f", {why}" if why else "")
+    if view.ended is None:
+        # Nothing was raised, so no error speaks of them.
+        crashes = plural(view.crashes, "crash", "crashes") if view.crashes else ""
+        releases = plural(view.releases, "release") if view.releases else ""
+        why = ", ".join(filter(None, (why, crashes, releases)))
     first, age = (why.splitlines() or [""])[0], span(max(0.0, now - view.enqueued))
     return [view.id, view.queue, view.actor or "?", str(view.state), str(view.attempts), age, first]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trepid.runtime.worker import Worker
 
 _REFERENCE = re.compile(r"(?P<module>[\w.]+)(?::(?P<path>[\w.]+)(?P<call>\(\))?)?")
+_OURS: Final = Path(__file__).parent.parent
 _FORM: Final = "an application is named like shop.jobs:router, or shop.jobs:make_worker()"
 
 
@@ -92,10 +93,11 @@ def _broken_import(name: str, error: BaseException) -> Failure:
     if isinstance(error, SyntaxError):
         place = f" ({error.filename}, line {error.lineno})"
     else:
+        # Where the application did it: not in here, and not in the constructor that refuses it.
         frames = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)
-            if "importlib" not in frame.filename and frame.filename != __file__
+            if "importlib" not in frame.filename and not Path(frame.filename).is_relative_to(_OURS)
         ]
         if frames:
             place = f" ({frames[-1].filename}, line {frames[-1].lineno})"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from trepid.cli.epitaphs import arguments, plain_error, readable
 from trepid.cli.failures import Exit, Failure
-from trepid.cli.graves import arguments, plain_error, readable, where
+from trepid.cli.graves import where
 from trepid.cli.ink import printable
 from trepid.cli.tables import iso
 

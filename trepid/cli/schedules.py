@@ -120,7 +120,7 @@ def run(*, name: str, app: str | None, broker: str | None, as_json: bool) -> Non
     async def work(connection: Connection) -> dict[str, Any]:
         known = [view.name for view in await connection.schedules(router)]
         try:
-            handle = await connection.run_schedule(name, router)
+            handle = await connection.run_schedule(name, router, wait=False)
         except UnknownScheduleError as exc:
             raise _unknown(name, known, router) from exc
         return {"schedule": name, "id": handle.id, "queue": handle.queue, "existing": handle.existing}

@@ -15,7 +15,7 @@ import trio
 from trepid.cli.burst import stop_when_idle
 from trepid.cli.failures import Exit, meant
 from trepid.cli.signals import counted
-from trepid.cli.tables import plural, span
+from trepid.cli.tables import plural, setting, span
 from trepid.connection import Connection, open_connection
 from trepid.ports.events import Event, JobEnded
 from trepid.runtime.report import Report
@@ -112,7 +112,7 @@ class Served:
             self._draining.set()
             longest = max(jobs, key=lambda job: job[2], default=None)
             most = "" if longest is None else f" (longest {longest[1]}, {span(longest[2])})"
-            grace = span(self.worker.graceful_shutdown_time)
+            grace = setting(self.worker.graceful_shutdown_time)
             more = f" for at most {grace}; once more cancels {'it' if len(jobs) == 1 else 'them'}" if jobs else ""
             logger.info("received %s: draining, %s still running%s%s", number.name, len(jobs), most, more)
             running.stop()

@@ -90,6 +90,15 @@ def span(seconds: float | None) -> str:
     return f"{seconds:.0f}s" if seconds >= 10 or seconds == round(seconds) else f"{seconds:.1f}s"
 
 
+def setting(seconds: float) -> str:
+    """Return a span of time in full, as an option takes it: 1h30m."""
+    left, parts = round(seconds * 1000), ""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)):
+        number, left = divmod(left, size)
+        parts += f"{number}{unit}" if number else ""
+    return parts or "0s"
+
+
 def count(number: int) -> str:
     """Return a number with its thousands apart."""
     return f"{number:,}"

@@ -64,6 +64,9 @@ def refuse_missing_file(url: str) -> None:
     scheme, _, path = url.partition(":")
     if scheme.lower() == "sqlite" and path and not Path(path).exists():
         hint = "its first worker makes it, or: trepid queues declare default"
+        if path.startswith("//"):
+            name = path.lstrip("/")
+            hint = f"all after the colon is the path: sqlite:{name} is in this directory, and sqlite:/{name} is not"
         raise Failure(f"{url}: there is no such file", Exit.UNREACHABLE, hint)
 
 

@@ -22,7 +22,7 @@ from trepid.cli.options import (
     results_option,
     traceback_option,
 )
-from trepid.cli.tables import plural, print_json, span
+from trepid.cli.tables import plural, print_json, setting
 from trepid.cli.visits import named_broker, second_engine, shown
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _greet(loaded: Loaded, worker: Worker, broker: str, form: str) -> None:
         ink = ink_for(sys.stderr)
         versions = ink(f"python {told['python']}  trio {told['trio']}", "dim")
         print(f"{ink(f'trepid {__version__}', 'bold')}  {loaded.name}  {broker}  {versions}", file=sys.stderr)
-        limits = f"at most {plural(worker.tasks_limit, 'job')} at once  grace {span(worker.graceful_shutdown_time)}"
+        limits = f"at most {plural(worker.tasks_limit, 'job')} at once  grace {setting(worker.graceful_shutdown_time)}"
         actors = plural(len(worker.router), "actor")
         print(f"queues {queues}  {actors}  {limits}  Ctrl-C stops it\n", file=sys.stderr, flush=True)
     else:

@@ -40,9 +40,11 @@ class Connection(Schedules):
     checkpoint.  Cancelled, it was not applied, if the capability ``certain_cancellation`` says so (memory, SQLite);
     elsewhere it may have been, and may be repeated.
 
+    What the engine lacks raises UnsupportedError, which names it; :attr:`capabilities` says what that is.
+
     While the broker is away, what may be repeated waits for it: enqueuing, declaring, pausing and resuming, and all
-    that only looks; ``trio.fail_after`` bounds it.  ``flush``, ``delete``, ``requeue`` and ``purge`` raise
-    BrokerLostError.
+    that only looks; ``trio.fail_after`` bounds it.  ``flush``, ``delete``, ``requeue``, ``purge`` and ``unschedule``
+    raise BrokerLostError.
     """
 
     _broker: Broker
@@ -130,7 +132,8 @@ class Connection(Schedules):
         Of a chain, the first message is stored, and the handle is that of the last one.
 
         Cancelled where ``certain_cancellation`` is lacking, it may have been stored.  A job with an id of its own can
-        be enqueued again: if the first one is there, and has not ended, its handle comes back.
+        be enqueued again where the engine has ``unique_ids``: if the first one is there, and has not ended, its handle
+        comes back.
 
         Args:
           job: what to enqueue.
@@ -213,6 +216,11 @@ class Connection(Schedules):
         """Return an async iterator of views of a queue's messages in a state, in the order of publishing.
 
         What comes and goes meanwhile may or may not be seen.
+
+        Raises:
+          ValueError: if *state* is none; at this call.
+          UnknownQueueError: out of the iteration, if the queue was never declared.
+          UnsupportedError: likewise, if the engine does not show its messages (the capability ``peek``).
         """
         return Messages(self.session, as_queue(queue).name, State(state), self._patience)
 
@@ -221,8 +229,11 @@ class Connection(Schedules):
     async def requeue(self, queue: Queue | str, ids: Sequence[str] | None = None) -> int:
         """Bring dead letters back, all or those named, with fresh budgets; return how many came.
 
+        Those whose unique key another live message holds stay where they are.
+
         Raises:
           UnknownQueueError: if the queue was never declared.
+          TypeError: if *ids* is a string.
         """
         return await _all(partial(self.session.requeue, as_queue(queue).name), ids)
 
@@ -232,6 +243,7 @@ class Connection(Schedules):
         Raises:
           UnknownQueueError: if the queue was never declared.
           ValueError: if *state* is not one of an ended message; waiting ones are flushed or cancelled.
+          TypeError: if *ids* is a string.
         """
         if State(state) not in ENDED:
             raise ValueError(f"only ended messages can be purged, not {state}; see flush() and handle.cancel()")

@@ -45,7 +45,8 @@ class JobHandle(Generic[T]):
 
     Several tasks may use one handle at once.  Every method is a checkpoint, and cancelling one changes nothing on the
     broker, unless it says otherwise.  While the broker is away, looking and waiting go on until it is back, unless the
-    connection was opened with ``wait_for_broker=False``; :meth:`cancel` raises.
+    connection was opened with ``wait_for_broker=False``; :meth:`cancel` raises.  What the engine lacks (the
+    capabilities ``results``, ``peek``, ``cancel_waiting`` and ``cancel_running``) raises UnsupportedError.
 
     The handle of a chain is that of its last message, and follows the chain: waiting begins with whatever step it has
     come to, a step that fails ends it, and :meth:`status` and :meth:`cancel` are about the step that it has come to.

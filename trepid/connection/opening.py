@@ -29,7 +29,8 @@ def open_connection(
       BrokerURLError: if the URL cannot be used; at this call.
       UnsupportedError: if this version has no such engine; on entering, if the broker needs no second engine, or
         that cannot help.
-      BrokerFileError, BrokerLostError: on entering, if the broker cannot be opened.
+      TypeError: if it is neither a URL nor a broker.
+      BrokerFileError, BrokerRefusedError, BrokerBusyError, BrokerLostError: on entering, if it cannot be opened.
 
     The body's exception is never wrapped in a group.  Leaving the block closes the broker within seconds.
     """

@@ -62,7 +62,8 @@ class Publisher:
           PayloadTooLargeError: if it is a chain that has no room left for what it is called.
         """
         if not isinstance(job, Job):
-            hint = "; write actor.job(...)" if isinstance(job, Actor) else ""
+            hint = "; write trepid.Actor(fn).job(...)" if callable(job) else ""
+            hint = "; write actor.job(...)" if isinstance(job, Actor) else hint
             raise TypeError(f"only jobs can be enqueued, not {job!r}{hint}")
         if job.awaits_previous:
             raise TypeError(f"job {job.name!r} wants a previous result, and comes first; write first_job.then(...)")

@@ -133,7 +133,7 @@ class Schedules:
 
         await self._patience.repeat("resume_schedule", resume)
 
-    async def run_schedule(self, name: str, router: Router | None = None) -> JobHandle[Any]:
+    async def run_schedule(self, name: str, router: Router | None = None, *, wait: bool = True) -> JobHandle[Any]:
         """Enqueue the job of a schedule now, beside its instants, also while it is paused.
 
         Its overlap policy applies: with a message alive, the handle may be that one's.
@@ -141,10 +141,13 @@ class Schedules:
         Args:
           name: which schedule.
           router: where it stands, if it was not given to the broker.
+          wait: whether to wait for room where the queue of its job has a ``max_size`` and is full.
 
         Raises:
           UnknownScheduleError: if there is none.
           UnknownQueueError: if the queue of its job was never declared.
+          QueueFullError: if that is full, and *wait* is false; nothing was stored.
+          BrokerLostError: as ``connection.enqueue`` does.
         """
         timetable.refuse_schedules(self.session)
         name, standing = checked_name(name, "schedule name"), _standing(router)
@@ -154,7 +157,7 @@ class Schedules:
         timetable.refuse_overlap(self.session, schedule)
         job = schedule.job_of(now)
         item = self.publisher.publication(job)
-        [published] = await self.publisher.publish([item], wait=True)
+        [published] = await self.publisher.publish([item], wait=wait)
         return self.publisher.handle(job, item, published)
 
 

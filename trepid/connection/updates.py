@@ -21,7 +21,7 @@ class StateChanged:
     Attributes:
       id: which message; those of a chain have one each.
       state: where it is now.
-      view: all that is known of it.
+      view: all that is known of it.  Where the engine shows no messages, there are no such updates.
     """
 
     id: str

@@ -9,7 +9,11 @@ from trepid.errors.root import TrepidError
 
 
 class BrokerLostError(TrepidError, trio.BrokenResourceError):
-    """The broker went away; what was in flight may or may not have arrived, and may safely be repeated."""
+    """The broker went away; what was in flight may or may not have arrived.
+
+    Repeating it is safe, except for a publish to an engine that does not recognise it again (the capability
+    ``deduplication``): that may be stored twice.
+    """
 
 
 @attrs.define(eq=False)

@@ -75,7 +75,7 @@ class JobEnded(JobEvent, frozen=True):
       seconds: how long the attempt took, by Trio's clock.
       delay: seconds until it is due again, where it is.
       error: type and message of the failure, where there was one.
-      reason: why it was released, buried or cancelled.
+      reason: why it was released, buried, cancelled or lost.
     """
 
     outcome: Literal["succeeded", "retried", "dead", "cancelled", "released", "lost"]

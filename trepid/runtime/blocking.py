@@ -33,9 +33,12 @@ def run(worker: Worker, url_or_broker: str | Broker) -> Report:
       What it did.
 
     Raises:
+      TypeError: if *worker* is none, such as an actor or a router.
       BrokerURLError, UnsupportedError: if the URL cannot be used.
-      BrokerFileError, BrokerLostError: if the broker cannot be opened.
+      BrokerFileError, BrokerRefusedError, BrokerLostError: if the broker cannot be opened.
     """
+    if not isinstance(worker, Worker):
+        raise TypeError(f"run() takes a worker, not {worker!r}; write trepid.Worker(...)")
     if worker.handle_signals is None:
         worker = worker.options(handle_signals=TERMINATION)
 

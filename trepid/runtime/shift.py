@@ -220,6 +220,8 @@ class Shift:
         # What ends by itself while the worker stops was not ended by that.
         own = run.cause is Cause.SHUTDOWN and isinstance(verdict, (Done, Failed))
         cause = None if run.cause is None or own else run.cause.value
+        if outcome == "lost":
+            cause = Cause.LOST.value  # also where nobody was stopped for it: the broker has refused what came too late
         self.teller.tell(
             JobEnded(
                 self.owner,

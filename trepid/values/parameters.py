@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -97,6 +97,7 @@ def compiled(fn: Callable[..., Any], actor: str) -> Parameters:
     parameters = list(signature.parameters.values())
     takes_context = bool(parameters) and _is_context(parameters[0], hints, actor)
     parameters = parameters[1:] if takes_context else parameters
+    _refuse_context(parameters, hints, actor)
     readers = {p.name: _reader(hints.get(p.name, Any), f"parameter {p.name!r}", actor) for p in parameters}
     kinds = inspect.Parameter
 
@@ -156,6 +157,16 @@ def _is_context(first: inspect.Parameter, hints: Mapping[str, Any], actor: str) 
             "trepid.Context[Resources] with the type that the worker's resources give"
         )
     return True
+
+
+def _refuse_context(parameters: Sequence[inspect.Parameter], hints: Mapping[str, Any], actor: str) -> None:
+    for parameter in parameters:
+        hint = hints.get(parameter.name)
+        if hint is Context or typing.get_origin(hint) is Context:
+            raise TypeError(
+                f"actor {actor!r}: only the first positional parameter can be the context, "
+                f"and {parameter.name!r} is not"
+            )
 
 
 def _reader(annotation: Any, what: str, actor: str) -> Reader:
