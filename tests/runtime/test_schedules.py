@@ -572,6 +572,29 @@ async def test_trouble_is_told_and_survived(autojump_clock, diary):
     assert operations == {"fire schedules"}
 
 
+@pytest.mark.parametrize("when", [trepid.Every(HOUR), trepid.At(at(1))], ids=["every hour", "once"])
+@pytest.mark.parametrize("silent", [False, True])
+async def test_trouble_holds_an_instant_up_only_while_it_lasts(autojump_clock, diary, when, silent):
+    """It does not wait for the next instant, as there may be none for a year."""
+    broker = TroubledBroker()
+    broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
+    schedule = trepid.Schedule("s", when, diary.actor.job(), misfire="skip")
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        async with working(worker_of(diary, schedule), connection):
+            await trio.sleep(HOUR - 1)
+            if silent:
+                broker.trouble.hang.add("fire")
+            else:
+                broker.trouble.fail["fire"] = BrokerLostError("gone")
+            await trio.sleep(10)
+            assert broker.trouble.calls["fire"] > (isinstance(when, trepid.Every))
+            broker.trouble.hang.clear()
+            broker.trouble.fail.clear()
+            await trio.sleep(40)
+    assert diary.instants == [1]
+
+
 async def test_a_cancel_that_gets_no_answer_is_asked_again(autojump_clock):
     diary, broker, told = Diary(takes=9 * HOUR, timeout=10 * HOUR), TroubledBroker(), []
     broker.memory = MemoryBroker(wall_clock=NOON.timestamp)

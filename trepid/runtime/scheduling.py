@@ -210,14 +210,16 @@ class _Roster:
         if duty.pending is not None and not await self._fire_instant(duty, duty.pending, now):
             return
         decision = decide(duty.schedule, duty.done, now)
-        duty.look = decision.look
         for instant in decision.fire:
             if not await self._fire_instant(duty, instant, now):
                 return
         if decision.passed is not None:
             with trio.fail_after(_PATIENCE):
                 [published] = await self._session.fire([Firing(duty.queue, duty.mark, decision.passed)])
-            self._fired(duty, decision.passed, published, now)
+            if not self._fired(duty, decision.passed, published, now):
+                return
+        # Only now: what trouble has cut off is to be done as soon as that is over.
+        duty.look = decision.look
 
     async def _fire_instant(self, duty: _Duty, instant: float, now: float) -> bool:
         """Fire one instant, and return whether that is done with."""
