@@ -603,7 +603,8 @@ async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
 @pytest.mark.parametrize(
     ("amounts", "error"),
     [(("1",), TypeError), ((True,), TypeError), ((-1,), ValueError), ((float("nan"),), ValueError),
-     ((1, "2"), TypeError), ((1, 2, 3), TypeError), ((1, 2, "\ud800"), ValueError)],
+     ((10**400,), ValueError), ((1, 10**400), ValueError), ((1, "2"), TypeError), ((1, 2, 3), TypeError),
+     ((1, 2, "\ud800"), ValueError)],
 )  # fmt: skip
 async def test_progress_that_is_none(connection, amounts, error, autojump_clock):
     async def work(ctx: trepid.Context) -> None:
