@@ -749,6 +749,25 @@ async def test_a_first_attempt_has_no_state_and_asks_for_none(connection, autoju
     assert await handle.result() is None
 
 
+async def test_where_what_comes_back_is_a_copy_each_attempt_asks(connection, autojump_clock, monkeypatch):
+    """A copy of a message that was released looks like its first delivery."""
+
+    async def look(ctx: trepid.Context) -> object:
+        await trio.lowlevel.checkpoint()
+        return ctx.state
+
+    session = type(connection.session)
+    copying = attrs.evolve(connection.session.capabilities, keeps_place=False)
+    monkeypatch.setattr(session, "capabilities", copying)
+    actor = trepid.Actor(look)
+    handle = await connection.enqueue(actor.job())
+    view = await handle.status()
+    saved = dump(Saved(view.enqueued, (0, 1), written(7)))
+    await connection.session.records.carry_out([Write(state_key("default", handle.id), saved, None)])
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert await handle.result() == 7
+
+
 async def test_a_dead_letter_that_is_requeued_goes_on_where_it_was(connection, autojump_clock):
     async def once(ctx: trepid.Context) -> object:
         if ctx.state is None:

@@ -256,7 +256,7 @@ async def test_trouble_with_the_records_stops_no_running_job(connection, looks, 
 
 async def test_a_worker_that_stops_does_not_wait_for_a_look(connection, autojump_clock):
     log = Log()
-    [handle] = await put(connection, log.actor.job(), scope="s")
+    [handle] = await put(connection, log.actor.job().options(ttl=10), scope="s")
     real = connection.session.carry
 
     async def carry(operation, call):
@@ -270,3 +270,5 @@ async def test_a_worker_that_stops_does_not_wait_for_a_look(connection, autojump
     assert trio.current_time() == 1
     view = await handle.status()
     assert (view.state, view.releases, view.crashes) == (trepid.State.READY, 1, 0)
+    await trio.sleep(10)
+    assert (await handle.status()).reason == "expired", "it had not started"
