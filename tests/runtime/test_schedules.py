@@ -595,6 +595,30 @@ async def test_trouble_holds_an_instant_up_only_while_it_lasts(autojump_clock, d
     assert diary.instants == [1]
 
 
+@pytest.mark.parametrize("operation", ["marks", "fire"])
+async def test_a_queue_that_is_away_holds_up_the_schedules_of_no_other(
+    autojump_clock, connection, diary, monkeypatch, operation
+):
+    """As a part of a cluster may be."""
+    await connection.declare("far", "farther")
+    real = getattr(type(connection.session), operation)
+
+    async def in_part(self, what):
+        if (what if operation == "marks" else what[0].queue).startswith("far"):
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("its part is down")
+        return await real(self, what)
+
+    far = [hourly(diary).options(name=name, job=diary.actor.job().options(queue=name)) for name in ("far", "farther")]
+    async with working(worker_of(diary, *far, hourly(diary)), connection):
+        if operation == "fire":
+            await trio.sleep(HOUR / 2)
+        monkeypatch.setattr(type(connection.session), operation, in_part)
+        await trio.sleep(2.3 * HOUR)
+    assert diary.instants == [1, 2]
+    assert diary.begun == pytest.approx(diary.instants, abs=0.01)
+
+
 async def test_a_cancel_that_gets_no_answer_is_asked_again(autojump_clock):
     diary, broker, told = Diary(takes=9 * HOUR, timeout=10 * HOUR), TroubledBroker(), []
     broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
