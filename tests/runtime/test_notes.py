@@ -768,6 +768,22 @@ async def test_where_what_comes_back_is_a_copy_each_attempt_asks(connection, aut
     assert await handle.result() == 7
 
 
+async def test_a_job_that_was_cancelled_leaves_no_state(connection, autojump_clock):
+    async def slow(ctx: trepid.Context) -> None:
+        await ctx.checkpoint_state("half way")
+        await trio.sleep_forever()
+
+    actor = trepid.Actor(slow)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection):
+        await idle()
+        assert await state_of(connection, handle.id) is not None
+        await handle.cancel()
+        await handle.wait()
+        await idle()
+        assert await state_of(connection, handle.id) is None
+
+
 async def test_a_dead_letter_that_is_requeued_goes_on_where_it_was(connection, autojump_clock):
     async def once(ctx: trepid.Context) -> object:
         if ctx.state is None:
