@@ -242,6 +242,18 @@ async def test_with_the_records_in_trouble_jobs_are_given_back_uncounted(connect
     assert [event.operation for event in told if isinstance(event, WorkerTroubled)] == ["look for job nurseries"] * 3
 
 
+async def test_what_was_seen_long_ago_starts_no_job_while_the_records_are_in_trouble(connection, looks, autojump_clock):
+    log = Log()
+    await live(connection, "s", 300)
+    await put(connection, log.actor.job(100), scope="s")
+    async with working(trepid.Worker(log.actor), connection):
+        await trio.sleep(10)
+        looks.failing = 1
+        [late] = await put(connection, log.actor.job(1), scope="s")
+        assert await late.result() == "done"
+    assert (await late.status()).releases == 1
+
+
 async def test_trouble_with_the_records_stops_no_running_job(connection, looks, autojump_clock):
     log = Log()
     await live(connection, "s", 30)
