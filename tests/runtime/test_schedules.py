@@ -656,6 +656,27 @@ async def test_a_look_at_the_schedules_that_gets_no_answer_is_repeated(
     assert diary.instants == [1]
 
 
+async def test_a_change_that_could_not_be_read_is_read_again(autojump_clock, connection, diary, monkeypatch):
+    """The worker has heard of it, and lost what it was."""
+    lost, real = [], MemoryRecords.carry_out
+
+    async def carry_out(self, steps):
+        if not lost and any(
+            isinstance(step, Read) and step.key.startswith("trepid:schedule:hourly:") for step in steps
+        ):
+            lost.append(steps)
+            raise BrokerLostError
+        return await real(self, steps)
+
+    async with working(worker_of(diary), connection):
+        await trio.sleep(HOUR / 2)
+        monkeypatch.setattr(MemoryRecords, "carry_out", carry_out)
+        await connection.schedule(hourly(diary))
+        await trio.sleep(HOUR)
+    assert len(lost) == 1
+    assert diary.instants == [1]
+
+
 async def test_a_queue_without_room_holds_an_instant_up(autojump_clock, connection, diary):
     told = []
     await connection.declare(trepid.Queue("default", max_size=1))
