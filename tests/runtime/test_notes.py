@@ -576,6 +576,9 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         await ctx.checkpoint_state("s")
         desk.faults.next("records", trepid.testing.request_lost(), times=2)
         await ctx.emit("b")
+        # Nothing is read any more before a value takes its place.
+        desk.faults.next("records", trepid.testing.reply_lost())
+        await ctx.emit("c")
         return trio.current_time()
 
     actor = trepid.Actor(work)
@@ -583,7 +586,7 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         ran = await desk.run(actor.job())
         assert ran.result > 0
         updates = await collect(desk.handle(ran.id))
-        assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b"], "once each"
+        assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b", "c"], "once each"
 
 
 async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
