@@ -220,6 +220,38 @@ def test_the_moment_zero_is_a_time_like_any_other():
     assert life.stray_since == 0
 
 
+def strayed():
+    """Return a life that was given back for want of its actor, and is leased again."""
+    life = lifecycle.take(lifecycle.born(1, 0, 0), "w", 10)
+    life, _ = lifecycle.settle(life, life.token, Returned(reason="unknown actor", started=False), 1)
+    assert life.stray_since == 1
+    return lifecycle.take(life, "w", 10)
+
+
+@pytest.mark.parametrize("end", [Failed(OOPS, delay=5), Failed(OOPS), Returned(), Returned(5, "snooze"), "a crash"])
+def test_whoever_has_the_actor_ends_the_time_without_it(end):
+    life = strayed()
+    after = lifecycle.elapse(life, 10) if end == "a crash" else lifecycle.settle(life, life.token, end, 2)[0]
+    assert after.stray_since is None
+
+
+def test_a_requeue_begins_the_time_without_an_actor_afresh():
+    life = strayed()
+    life, _ = lifecycle.settle(life, life.token, Buried(OOPS, "unknown actor"), 2)
+    assert life.stray_since == 1
+    assert lifecycle.requeue(life, 2, 3).stray_since is None
+
+
+def test_a_failure_says_at_which_attempt_it_was():
+    life = lifecycle.take(lifecycle.born(1, 0, 0), "w", 10)
+    for attempt in (1, 2):
+        failed, _ = lifecycle.settle(life, life.token, Failed(OOPS, delay=0), 3)
+        assert lifecycle.failure_of(Failed(OOPS), failed, 3) == replace(OOPS, at=3, attempt=attempt)
+        withdrawn, _ = lifecycle.settle(lifecycle.cancel(life, "stop", 3)[0], life.token, Withdrawn(5, OOPS), 3)
+        assert lifecycle.failure_of(Withdrawn(5, OOPS), withdrawn, 3) == replace(OOPS, at=3, attempt=attempt)
+        life = lifecycle.take(failed, "w", 10)
+
+
 def test_crashes_come_back_after_1_2_4_up_to_60_seconds():
     assert [lifecycle.comeback(n) for n in range(1, 9)] == [1, 2, 4, 8, 16, 32, 60, 60]
     assert lifecycle.comeback(5000) == 60

@@ -1,4 +1,4 @@
-"""A worker that is killed between two steps of a chain: ``python -m tests.runtime.chain_worker URL LOG POINT``.
+"""A worker that is killed between two steps of a chain: ``python -m tests.runtime.chain_worker URL RESULTS LOG POINT``.
 
 It kills itself with SIGKILL, while it settles the first step, at one of these points: ``unsettled``, before the broker
 is told; ``published``, on engines that take several steps, when the follow-up is there and the step has not ended;

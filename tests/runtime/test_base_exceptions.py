@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 import trepid
-from tests.runtime.stage import idle, states
+from tests.runtime.stage import TroubledBroker, idle, states
 
 
 class Doom(BaseException):
@@ -83,6 +83,25 @@ async def test_a_strange_exception_while_the_worker_hurries(connection, autojump
             await idle()
             running.stop(grace=0)
     assert (await handle.status()).state is trepid.State.DEAD
+
+
+async def test_a_strange_exception_of_a_job_that_has_lost_its_lease_settles_nothing(autojump_clock):
+    async def doomed():
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Doom
+
+    broker, actor = TroubledBroker(), trepid.Actor(doomed)
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        handle = await connection.enqueue(actor.job())
+        broker.trouble.fail["extend"] = trepid.BrokerLostError
+        with pytest.RaisesGroup(Doom, flatten_subgroups=True):
+            await trepid.Worker(actor, lease=30).run(connection)
+        assert trio.current_time() == 27
+        view = await handle.status()
+        assert (view.state, view.attempts, broker.trouble.calls["settle"]) == (trepid.State.LEASED, 0, 0)
 
 
 async def test_wait_stopped_returns_although_the_worker_has_failed(connection, autojump_clock):

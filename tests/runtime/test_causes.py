@@ -271,7 +271,8 @@ async def test_what_a_job_raises_while_it_is_cancelled_is_kept(connection, autoj
     assert (view.state, view.error.type, view.attempts) == (trepid.State.CANCELLED, "ValueError", 0)
 
 
-async def test_a_cancel_while_a_timeout_is_cleaned_up_counts_as_cancelled(connection, autojump_clock):
+@pytest.mark.parametrize("hurries", [False, True])
+async def test_a_cancel_while_a_timeout_is_cleaned_up_counts_as_cancelled(connection, autojump_clock, hurries):
     async def job():
         try:
             await trio.sleep_forever()
@@ -284,8 +285,12 @@ async def test_a_cancel_while_a_timeout_is_cleaned_up_counts_as_cancelled(connec
     async with working(trepid.Worker(actor), connection) as running:
         await trio.sleep(12)
         await handle.cancel("meanwhile")
+        await trio.sleep(1)
+        if hurries:
+            running.stop(grace=0)
         await handle.wait()
         assert trio.current_time() == 15
+        await idle()
         assert running.statistics().report == trepid.Report(cancelled=1)
     view = await handle.status()
     assert (view.state, view.error.type) == (trepid.State.CANCELLED, "TimeoutError")

@@ -576,6 +576,9 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         await ctx.checkpoint_state("s")
         desk.faults.next("records", trepid.testing.request_lost(), times=2)
         await ctx.emit("b")
+        # Nothing is read any more before a value takes its place.
+        desk.faults.next("records", trepid.testing.reply_lost())
+        await ctx.emit("c")
         return trio.current_time()
 
     actor = trepid.Actor(work)
@@ -583,7 +586,7 @@ async def test_values_and_state_wait_for_the_broker(autojump_clock):
         ran = await desk.run(actor.job())
         assert ran.result > 0
         updates = await collect(desk.handle(ran.id))
-        assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b"], "once each"
+        assert [u.value for u in updates if isinstance(u, trepid.Emitted)] == ["a", "b", "c"], "once each"
 
 
 async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
@@ -603,7 +606,8 @@ async def test_a_value_takes_no_place_that_is_taken(connection, autojump_clock):
 @pytest.mark.parametrize(
     ("amounts", "error"),
     [(("1",), TypeError), ((True,), TypeError), ((-1,), ValueError), ((float("nan"),), ValueError),
-     ((1, "2"), TypeError), ((1, 2, 3), TypeError), ((1, 2, "\ud800"), ValueError)],
+     ((10**400,), ValueError), ((1, 10**400), ValueError), ((1, "2"), TypeError), ((1, 2, 3), TypeError),
+     ((1, 2, "\ud800"), ValueError)],
 )  # fmt: skip
 async def test_progress_that_is_none(connection, amounts, error, autojump_clock):
     async def work(ctx: trepid.Context) -> None:
@@ -746,6 +750,41 @@ async def test_a_first_attempt_has_no_state_and_asks_for_none(connection, autoju
     handle = await connection.enqueue(actor.job())
     await trepid.Worker(actor, messages_limit=1).run(connection)
     assert await handle.result() is None
+
+
+async def test_where_what_comes_back_is_a_copy_each_attempt_asks(connection, autojump_clock, monkeypatch):
+    """A copy of a message that was released looks like its first delivery."""
+
+    async def look(ctx: trepid.Context) -> object:
+        await trio.lowlevel.checkpoint()
+        return ctx.state
+
+    session = type(connection.session)
+    copying = attrs.evolve(connection.session.capabilities, keeps_place=False)
+    monkeypatch.setattr(session, "capabilities", copying)
+    actor = trepid.Actor(look)
+    handle = await connection.enqueue(actor.job())
+    view = await handle.status()
+    saved = dump(Saved(view.enqueued, (0, 1), written(7)))
+    await connection.session.records.carry_out([Write(state_key("default", handle.id), saved, None)])
+    await trepid.Worker(actor, messages_limit=1).run(connection)
+    assert await handle.result() == 7
+
+
+async def test_a_job_that_was_cancelled_leaves_no_state(connection, autojump_clock):
+    async def slow(ctx: trepid.Context) -> None:
+        await ctx.checkpoint_state("half way")
+        await trio.sleep_forever()
+
+    actor = trepid.Actor(slow)
+    handle = await connection.enqueue(actor.job())
+    async with working(trepid.Worker(actor), connection):
+        await idle()
+        assert await state_of(connection, handle.id) is not None
+        await handle.cancel()
+        await handle.wait()
+        await idle()
+        assert await state_of(connection, handle.id) is None
 
 
 async def test_a_dead_letter_that_is_requeued_goes_on_where_it_was(connection, autojump_clock):

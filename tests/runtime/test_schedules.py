@@ -585,6 +585,53 @@ async def test_trouble_is_told_and_survived(autojump_clock, diary):
     assert operations == {"fire schedules"}
 
 
+@pytest.mark.parametrize("when", [trepid.Every(HOUR), trepid.At(at(1))], ids=["every hour", "once"])
+@pytest.mark.parametrize("silent", [False, True])
+async def test_trouble_holds_an_instant_up_only_while_it_lasts(autojump_clock, diary, when, silent):
+    """It does not wait for the next instant, as there may be none for a year."""
+    broker = TroubledBroker()
+    broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
+    schedule = trepid.Schedule("s", when, diary.actor.job(), misfire="skip")
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        async with working(worker_of(diary, schedule), connection):
+            await trio.sleep(HOUR - 1)
+            if silent:
+                broker.trouble.hang.add("fire")
+            else:
+                broker.trouble.fail["fire"] = BrokerLostError("gone")
+            await trio.sleep(10)
+            assert broker.trouble.calls["fire"] > (isinstance(when, trepid.Every))
+            broker.trouble.hang.clear()
+            broker.trouble.fail.clear()
+            await trio.sleep(40)
+    assert diary.instants == [1]
+
+
+@pytest.mark.parametrize("operation", ["marks", "fire"])
+async def test_a_queue_that_is_away_holds_up_the_schedules_of_no_other(
+    autojump_clock, connection, diary, monkeypatch, operation
+):
+    """As a part of a cluster may be."""
+    await connection.declare("far", "farther")
+    real = getattr(type(connection.session), operation)
+
+    async def in_part(self, what):
+        if (what if operation == "marks" else what[0].queue).startswith("far"):
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("its part is down")
+        return await real(self, what)
+
+    far = [hourly(diary).options(name=name, job=diary.actor.job().options(queue=name)) for name in ("far", "farther")]
+    async with working(worker_of(diary, *far, hourly(diary)), connection):
+        if operation == "fire":
+            await trio.sleep(HOUR / 2)
+        monkeypatch.setattr(type(connection.session), operation, in_part)
+        await trio.sleep(2.3 * HOUR)
+    assert diary.instants == [1, 2]
+    assert diary.begun == pytest.approx(diary.instants, abs=0.01)
+
+
 async def test_a_cancel_that_gets_no_answer_is_asked_again(autojump_clock):
     diary, broker, told = Diary(takes=9 * HOUR, timeout=10 * HOUR), TroubledBroker(), []
     broker.memory = MemoryBroker(wall_clock=NOON.timestamp)
@@ -619,6 +666,27 @@ async def test_a_look_at_the_schedules_that_gets_no_answer_is_repeated(
     async with working(worker_of(diary), connection):
         await trio.sleep(1.5 * HOUR)
     assert len(asked) > 1
+    assert diary.instants == [1]
+
+
+async def test_a_change_that_could_not_be_read_is_read_again(autojump_clock, connection, diary, monkeypatch):
+    """The worker has heard of it, and lost what it was."""
+    lost, real = [], MemoryRecords.carry_out
+
+    async def carry_out(self, steps):
+        if not lost and any(
+            isinstance(step, Read) and step.key.startswith("trepid:schedule:hourly:") for step in steps
+        ):
+            lost.append(steps)
+            raise BrokerLostError
+        return await real(self, steps)
+
+    async with working(worker_of(diary), connection):
+        await trio.sleep(HOUR / 2)
+        monkeypatch.setattr(MemoryRecords, "carry_out", carry_out)
+        await connection.schedule(hourly(diary))
+        await trio.sleep(HOUR)
+    assert len(lost) == 1
     assert diary.instants == [1]
 
 

@@ -6,6 +6,8 @@ import pytest
 import trio
 
 import trepid
+from trepid.brokers.memory.session import MemorySession
+from trepid.rules.life import Reply
 
 
 @pytest.fixture
@@ -220,3 +222,35 @@ async def test_no_renewal_comes_between_a_settlement_and_its_commit(connection, 
     _, report = await run_one(connection, Charging(path, before=lambda ctx: runs.append(ctx._settle_in.args[0])))
     assert report.succeeded == 1
     assert renewed == [False], "the renewal would wait for the transaction, and all other leases with it"
+
+
+async def test_a_renewal_that_was_under_way_does_not_stop_what_comes_after_the_commit(autojump_clock, monkeypatch):
+    """It waits for the transaction, and is told that the message has ended: by the job itself."""
+    real, told = MemorySession.extend, []
+
+    def settle_in(self, own, settlement):
+        return self._broker.ledger.settle([settlement], self._broker.now())[0]
+
+    async def extend(self, refs, lease_for):
+        await trio.sleep(2)
+        extensions = await real(self, refs, lease_for)
+        told.extend(extension.reply for extension in extensions)
+        return extensions
+
+    async def charge(ctx: trepid.Context) -> None:
+        await trio.sleep(11)
+        ctx.settle_in(None)
+        await trio.sleep(5)
+        finished.append(trio.current_time())
+
+    finished = []
+    monkeypatch.setattr(MemorySession, "settle_in", settle_in)
+    monkeypatch.setattr(MemorySession, "extend", extend)
+    actor = trepid.Actor(charge)
+    async with trepid.open_connection("memory:") as memory:
+        await memory.declare("default")
+        await memory.enqueue(actor.job())
+        report = await trepid.Worker(actor, messages_limit=1, lease=30).run(memory)
+    assert told == [Reply.ENDED]
+    assert finished == [16]
+    assert report == trepid.Report(succeeded=1)

@@ -18,10 +18,12 @@ async def work() -> None: ...
 
 
 PROLOGUE = """
-    import os, signal, sys, threading, time, trio, trepid
+    import os, signal, sys, trio, trepid
+    from trepid.ports.events import WorkerStopping
 
     async def job(seconds: float) -> None:
         say("running")
+        kill()
         try:
             await trio.sleep(seconds)
             say("finished")
@@ -32,20 +34,26 @@ PROLOGUE = """
     def say(text):
         print(text, flush=True)
 
-    def kill(*numbers):
-        # From a thread, as if from outside.
-        def send():
-            for number in numbers:
-                time.sleep(0.1)
-                os.kill(os.getpid(), number)
-        threading.Thread(target=send).start()
+    # The first of these is sent when the job runs, the second when the worker has understood the first.
+    SIGNALS = iter([{signals}])
+
+    # As if from outside: Ctrl-C is not raised in here.
+    @trio.lowlevel.enable_ki_protection
+    def kill():
+        for number in SIGNALS:
+            os.kill(os.getpid(), number)
+            break
+
+    def again(event):
+        if isinstance(event, WorkerStopping):
+            kill()
 
     JOB = trepid.Actor(job)
 """
 
 
-def run(body, *, expect=0):
-    program = textwrap.dedent(PROLOGUE) + textwrap.dedent(body)
+def run(body, signals, *, expect=0):
+    program = textwrap.dedent(PROLOGUE).format(signals=signals) + textwrap.dedent(body)
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE, check=False
     )
@@ -55,13 +63,12 @@ def run(body, *, expect=0):
 
 RUN = """
     broker = trepid.MemoryBroker()
-    worker = trepid.Worker(JOB, {settings})
+    worker = trepid.Worker(JOB, observers=[again], {settings})
 
     async def main():
         async with trepid.open_connection(broker) as connection:
             await connection.declare("default")
             handle = await connection.enqueue(JOB.job({seconds}))
-            kill({numbers})
             report = await worker.run(connection)
             say(f"{{report.succeeded}} {{report.released}} {{(await handle.status()).state}}")
 
@@ -71,34 +78,34 @@ SIGTERM = "handle_signals=[signal.SIGTERM]"
 
 
 def test_the_first_signal_stops_softly():
-    body = RUN.format(settings=SIGTERM, seconds=0.4, numbers="signal.SIGTERM")
-    assert run(body) == ["running", "finished", "1 0 done"]
+    body = RUN.format(settings=SIGTERM, seconds=0.4)
+    assert run(body, "signal.SIGTERM") == ["running", "finished", "1 0 done"]
 
 
 def test_the_second_signal_stops_at_once():
-    body = RUN.format(settings=SIGTERM, seconds=60, numbers="signal.SIGTERM, signal.SIGTERM")
-    assert run(body) == ["running", "cancelled", "0 1 ready"]
+    body = RUN.format(settings=SIGTERM, seconds=60)
+    assert run(body, "signal.SIGTERM, signal.SIGTERM") == ["running", "cancelled", "0 1 ready"]
 
 
 def test_the_grace_ends_without_a_second_signal():
     settings = f"{SIGTERM}, graceful_shutdown_time=0.2"
-    body = RUN.format(settings=settings, seconds=60, numbers="signal.SIGTERM")
-    assert run(body) == ["running", "cancelled", "0 1 ready"]
+    body = RUN.format(settings=settings, seconds=60)
+    assert run(body, "signal.SIGTERM") == ["running", "cancelled", "0 1 ready"]
 
 
 def test_any_signal_may_be_named():
-    body = RUN.format(settings="handle_signals=[signal.SIGUSR1]", seconds=0.3, numbers="signal.SIGUSR1")
-    assert run(body) == ["running", "finished", "1 0 done"]
+    body = RUN.format(settings="handle_signals=[signal.SIGUSR1]", seconds=0.3)
+    assert run(body, "signal.SIGUSR1") == ["running", "finished", "1 0 done"]
 
 
 def test_without_handle_signals_sigterm_kills():
-    body = RUN.format(settings="", seconds=60, numbers="signal.SIGTERM")
-    assert run(body, expect=-signal.SIGTERM) == ["running"]
+    body = RUN.format(settings="", seconds=60)
+    assert run(body, "signal.SIGTERM", expect=-signal.SIGTERM) == ["running"]
 
 
 def test_an_empty_list_touches_no_signals():
-    body = RUN.format(settings="handle_signals=[]", seconds=60, numbers="signal.SIGTERM")
-    assert run(body, expect=-signal.SIGTERM) == ["running"]
+    body = RUN.format(settings="handle_signals=[]", seconds=60)
+    assert run(body, "signal.SIGTERM", expect=-signal.SIGTERM) == ["running"]
 
 
 def test_embedded_ctrl_c_is_trios():
@@ -109,7 +116,6 @@ def test_embedded_ctrl_c_is_trios():
                 await connection.declare("default")
                 handle = await connection.enqueue(JOB.job(60))
                 try:
-                    kill(signal.SIGINT)
                     await trepid.Worker(JOB).run(connection)
                 except* KeyboardInterrupt:
                     view = await handle.status()
@@ -121,7 +127,7 @@ def test_embedded_ctrl_c_is_trios():
         except* KeyboardInterrupt:
             say("out")
     """
-    assert run(body) == ["running", "cancelled", "interrupted, ready, 0", "out"]
+    assert run(body, "signal.SIGINT") == ["running", "cancelled", "interrupted, ready, 0", "out"]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -142,22 +148,24 @@ def test_the_blocking_call_stops_softly(name):
             async def open(self):
                 async with trepid.open_connection(self.inner) as connection:
                     await seed(connection)
-                    kill(signal.{name})
                     yield connection.session
 
         before = signal.getsignal(signal.{name})
         report = trepid.run(trepid.Worker(JOB), Seeded())
         say(f"{{report.succeeded}} {{signal.getsignal(signal.{name}) is before}}")
     """
-    assert run(body) == ["running", "finished", "1 True"]
+    assert run(body, f"signal.{name}") == ["running", "finished", "1 True"]
 
 
 def test_the_blocking_call_can_be_told_to_leave_signals_alone():
     body = """
-        kill(signal.SIGTERM)
-        trepid.run(trepid.Worker(JOB, handle_signals=[]), "memory:")
+        def started(event):
+            say(type(event).__name__)
+            kill()
+
+        trepid.run(trepid.Worker(JOB, handle_signals=[], observers=[started]), "memory:")
     """
-    assert run(body, expect=-signal.SIGTERM) == []
+    assert run(body, "signal.SIGTERM", expect=-signal.SIGTERM) == ["WorkerStarted"]
 
 
 def test_the_blocking_call_takes_a_worker():

@@ -6,6 +6,8 @@ import trio.testing
 
 import trepid
 from tests.runtime.stage import TroubledBroker, idle, states, working
+from trepid.ports.messages import Settlement
+from trepid.rules.verdicts import Returned
 
 
 async def sleeper(seconds: float) -> None:
@@ -109,17 +111,21 @@ async def test_stop_in_the_moment_of_a_lease_releases_it_unstarted(autojump_cloc
         assert (view.state, view.attempts, view.releases) == (trepid.State.READY, 0, 1)
 
 
-async def test_an_unstarted_message_keeps_its_ttl_and_its_place(autojump_clock):
+@pytest.mark.parametrize("job", [SLEEPER.job(1), trepid.Job("nobody_knows_it")], ids=["known", "unknown"])
+async def test_an_unstarted_message_keeps_its_ttl_and_its_place(autojump_clock, job):
     broker = TroubledBroker()
     async with trepid.open_connection(broker) as connection:
         await connection.declare("default")
-        first = await connection.enqueue(SLEEPER.job(1).options(ttl=10))
+        first = await connection.enqueue(job.options(ttl=10))
         broker.trouble.late["lease"] = 2.0
         async with working(trepid.Worker(SLEEPER), connection) as running:
             await trio.sleep(1)
             running.stop()
-        await connection.enqueue(SLEEPER.job(1))
+        second = await connection.enqueue(SLEEPER.job(1))
         broker.trouble.late.clear()
+        ready = await connection.session.lease(["default"], 2, 30, owner="another")
+        assert [delivery.id for delivery in ready] == [first.id, second.id]
+        await connection.session.settle([Settlement(each.ref, Returned(started=False)) for each in ready])
         await trio.sleep(9)
         view = await first.status()
     assert (view.state, view.reason) == (trepid.State.DEAD, "expired")

@@ -120,6 +120,22 @@ async def test_an_engine_that_cannot_say_is_not_asked_twice(autojump_clock):
         assert broker.trouble.calls["held"] == 1
 
 
+async def test_a_question_that_gets_no_answer_holds_up_no_message_for_long(autojump_clock):
+    broker = TroubledBroker()
+    async with trepid.open_connection(broker) as connection:
+        await connection.declare("default")
+        broker.trouble.fail["lease"] = trepid.BrokerLostError
+        broker.trouble.hang.add("held")
+        async with working(trepid.Worker(SLEEPER, lease=30), connection):
+            await idle()
+            broker.trouble.fail.clear()
+            handle = await connection.enqueue(SLEEPER.job(1))
+            with trio.fail_after(12):
+                await handle.wait()
+            broker.trouble.hang.clear()
+    assert trio.current_time() > 10, "it was asked"
+
+
 async def test_without_trouble_nobody_asks(autojump_clock):
     broker = TroubledBroker()
     async with trepid.open_connection(broker) as connection:
@@ -144,7 +160,10 @@ async def test_what_was_given_up_is_no_stranger_even_if_a_lost_answer_has_prolon
             assert running.statistics().report == trepid.Report(lost=1)
             assert (await handle.status()).state is trepid.State.LEASED
             faults.next("lease", reply_lost())
-            await connection.enqueue_many([SLEEPER.job(0)] * 2)
-            await trio.sleep(1)
+            await connection.enqueue(SLEEPER.job(0))  # the call under way takes it; the next one fails
+            await idle()
+            lost = await connection.enqueue(SLEEPER.job(0))
+            await lost.wait()
+            assert (await lost.status()).releases == 1, "strangers were looked for"
             view = await handle.status()
             assert (view.state, view.releases) == (trepid.State.LEASED, 0), "its job had started"

@@ -242,6 +242,18 @@ async def test_with_the_records_in_trouble_jobs_are_given_back_uncounted(connect
     assert [event.operation for event in told if isinstance(event, WorkerTroubled)] == ["look for job nurseries"] * 3
 
 
+async def test_what_was_seen_long_ago_starts_no_job_while_the_records_are_in_trouble(connection, looks, autojump_clock):
+    log = Log()
+    await live(connection, "s", 300)
+    await put(connection, log.actor.job(100), scope="s")
+    async with working(trepid.Worker(log.actor), connection):
+        await trio.sleep(10)
+        looks.failing = 1
+        [late] = await put(connection, log.actor.job(1), scope="s")
+        assert await late.result() == "done"
+    assert (await late.status()).releases == 1
+
+
 async def test_trouble_with_the_records_stops_no_running_job(connection, looks, autojump_clock):
     log = Log()
     await live(connection, "s", 30)
@@ -256,7 +268,7 @@ async def test_trouble_with_the_records_stops_no_running_job(connection, looks, 
 
 async def test_a_worker_that_stops_does_not_wait_for_a_look(connection, autojump_clock):
     log = Log()
-    [handle] = await put(connection, log.actor.job(), scope="s")
+    [handle] = await put(connection, log.actor.job().options(ttl=10), scope="s")
     real = connection.session.carry
 
     async def carry(operation, call):
@@ -270,3 +282,5 @@ async def test_a_worker_that_stops_does_not_wait_for_a_look(connection, autojump
     assert trio.current_time() == 1
     view = await handle.status()
     assert (view.state, view.releases, view.crashes) == (trepid.State.READY, 1, 0)
+    await trio.sleep(10)
+    assert (await handle.status()).reason == "expired", "it had not started"

@@ -58,13 +58,17 @@ async def test_a_verdict_is_sent_until_it_arrives(broker, connection, autojump_c
 
 async def test_a_broker_that_hangs_over_verdicts_is_asked_again(broker, connection, autojump_clock):
     handle = await connection.enqueue(SLEEPER.job(1))
+    meanwhile = await connection.enqueue(SLEEPER.job(5))
     broker.trouble.hang.add("settle")
     seen = []
-    async with working(trepid.Worker(SLEEPER, messages_limit=1, observers=[seen.append]), connection, stop=False):
-        await trio.sleep(15)
-        assert any(isinstance(event, WorkerTroubled) and event.operation == "settle" for event in seen)
-        broker.trouble.hang.clear()
+    worker = trepid.Worker(SLEEPER, messages_limit=2, observers=[seen.append])
+    with trio.fail_after(60):
+        async with working(worker, connection, stop=False):
+            await trio.sleep(15)
+            assert any(isinstance(event, WorkerTroubled) and event.operation == "settle" for event in seen)
+            broker.trouble.hang.clear()
     assert await handle.result() == "slept"
+    assert await meanwhile.result() == "slept", "what gathers while nobody answers is sent as well"
 
 
 async def test_a_verdict_whose_lease_has_ended_is_lost(broker, connection, autojump_clock):
@@ -140,6 +144,12 @@ async def test_intake_backs_off_and_recovers(broker, connection, autojump_clock,
         assert running.statistics().ready, "ready although there is nothing to do"
         handle = await connection.enqueue(SLEEPER.job(1))
         await handle.wait()
+        broker.trouble.fail["lease"] = trouble
+        again = trio.current_time()
+        await connection.enqueue(SLEEPER.job(1))  # the call under way takes it; the next one fails
+        await trio.sleep(1)
+        first, second, *_ = [moment for moment in broker.trouble.times("lease") if moment >= again]
+        assert second - first <= 0.1, "the next trouble is a new one"
 
 
 async def test_trouble_elsewhere_leaves_intake_ready(broker, connection, autojump_clock):

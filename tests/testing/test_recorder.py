@@ -4,6 +4,8 @@ import pytest
 import trio
 
 import trepid
+from trepid.ports.events import JobEnded, JobStarted
+from trepid.rules.life import Reply
 from trepid.testing import History, Recorder, open_test_connection
 
 
@@ -97,3 +99,11 @@ async def test_cancelled_jobs_are_told_apart(autojump_clock):
         assert await handle.cancel("not needed") == "requested"
     assert desk.recorder.cancelled() == (handle.id,)
     assert desk.recorder.of(handle).attempts[0].reason == "cancelled"
+
+
+async def test_an_attempt_of_a_dead_worker_is_not_ended_by_another(autojump_clock):
+    recorder = Recorder()
+    recorder(JobStarted("dead", "default", "x", "flaky", 1, 0.0))
+    recorder(JobEnded("other", "default", "x", "flaky", 1, "released", Reply.APPLIED, 0.0))
+    attempts = recorder.of("x").attempts
+    assert [(attempt.worker, attempt.outcome) for attempt in attempts] == [("dead", None), ("other", "released")]

@@ -65,8 +65,6 @@ class JobRun:
         if self.until < deadline:
             deadline, self.deadline_cause = self.until, Cause.DEADLINE
         self.scope = trio.CancelScope(deadline=deadline)
-        if self.cause is not None:
-            self.scope.cancel(reason=self.reason)
         return self.scope
 
     def stop(self, cause: Cause, reason: str) -> None:

@@ -52,7 +52,8 @@ def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: flo
             run.extended(extension.deadline, extension.deadline - margin)
             if extension.cancel is not None:
                 run.stop(Cause.CANCEL, extension.cancel)
-        elif not run.ended:
+        elif not run.ended and not run.settled_inside:
+            # One that has settled itself meanwhile is told that it has ended; what it does after that is its own.
             run.stop(Cause.LOST, "the lease was lost")
 
 

@@ -185,24 +185,33 @@ class _Roster:
             now = await self._session.now()
         # The broker's clock has gone on since it was read: who sleeps from now on does not wake too early.
         read = trio.current_time()
-        with trio.fail_after(_PATIENCE):
-            await self._begin([duty for duty in duties if duty.done is None], now)
+        marks: dict[str, dict[str, float]] = {}
         for duty in duties:
-            if duty.look <= now and not duty.waits:
-                await self._fire(duty, now)
+            try:
+                if duty.done is None:
+                    await self._begin(duty, marks, now)
+                if duty.look <= now and not duty.waits:
+                    await self._fire(duty, now)
+            except (*TROUBLE, trio.TooSlowError):
+                # The others go first from now on: a queue that is away for long holds up none of them.
+                if self._duties.get(duty.schedule.name) is duty:
+                    self._duties[duty.schedule.name] = self._duties.pop(duty.schedule.name)
+                raise
         nap = max(_LEAST_NAP, min((duty.look for duty in duties if not duty.waits), default=inf) - now)
         return read + (nap if self._session.capabilities.virtual_time else min(nap, _LONGEST_NAP))
 
-    async def _begin(self, duties: list[_Duty], now: float) -> None:
-        """Learn where schedules are; one in a router that nobody has seen before begins now."""
+    async def _begin(self, duty: _Duty, marks: dict[str, dict[str, float]], now: float) -> None:
+        """Learn where a schedule is, by the *marks* of its queue; one in a router that is new to all begins now."""
         await trio.lowlevel.checkpoint()
-        marks = {queue: await self._session.marks(queue) for queue in sorted({duty.queue for duty in duties})}
-        for duty in duties:
-            done = marks[duty.queue].get(duty.mark)
-            if done is None and duty.since is None and not isinstance(duty.schedule.when, At):
+        if duty.queue not in marks:
+            with trio.fail_after(_PATIENCE):
+                marks[duty.queue] = await self._session.marks(duty.queue)
+        done = marks[duty.queue].get(duty.mark)
+        if done is None and duty.since is None and not isinstance(duty.schedule.when, At):
+            with trio.fail_after(_PATIENCE):
                 await self._session.fire([Firing(duty.queue, duty.mark, now)])
-                done = now
-            duty.done = max(-inf if done is None else done, -inf if duty.since is None else duty.since)
+            done = now
+        duty.done = max(-inf if done is None else done, -inf if duty.since is None else duty.since)
 
     async def _fire(self, duty: _Duty, now: float) -> None:
         """Fire what is due of one schedule: one instant after the other, as none may pass one that was refused."""
@@ -210,14 +219,16 @@ class _Roster:
         if duty.pending is not None and not await self._fire_instant(duty, duty.pending, now):
             return
         decision = decide(duty.schedule, duty.done, now)
-        duty.look = decision.look
         for instant in decision.fire:
             if not await self._fire_instant(duty, instant, now):
                 return
         if decision.passed is not None:
             with trio.fail_after(_PATIENCE):
                 [published] = await self._session.fire([Firing(duty.queue, duty.mark, decision.passed)])
-            self._fired(duty, decision.passed, published, now)
+            if not self._fired(duty, decision.passed, published, now):
+                return
+        # Only now: what trouble has cut off is to be done as soon as that is over.
+        duty.look = decision.look
 
     async def _fire_instant(self, duty: _Duty, instant: float, now: float) -> bool:
         """Fire one instant, and return whether that is done with."""

@@ -6,7 +6,7 @@ another run) and the lease under which it was written, so that nobody writes ove
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -133,7 +133,7 @@ def checked_progress(done: float, total: float | None, message: str) -> tuple[fl
 def _amount(value: Any, name: str) -> float:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, not {value!r}")
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be zero or more, and finite, not {value!r}")
     return value
 

@@ -6,7 +6,7 @@ from trepid.errors import QueueBusyError
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import Publishing
-from trepid.rules.verdicts import Done, Failed
+from trepid.rules.verdicts import Buried, Done, Failed, Returned
 from trepid.testing.conformance.looking import one_of_each
 from trepid.testing.conformance.report import ConformanceError, holds, same
 from trepid.testing.conformance.world import COMEBACK, DAY, OOPS, QUEUE, World, case
@@ -27,7 +27,7 @@ async def a_requeue_brings_the_dead_back(world: World) -> None:
 
 @case("requeue", "peek")
 async def a_requeue_starts_both_budgets_afresh(world: World) -> None:
-    """Failures and crashes count from zero again; the history is kept, and so is the number of returns to life."""
+    """Failures, crashes and the time without an actor count from zero again; history and returns to life are kept."""
     await world.put(max_crashes=2)
     await world.crash()
     await world.pass_time(COMEBACK)
@@ -42,7 +42,12 @@ async def a_requeue_starts_both_budgets_afresh(world: World) -> None:
     delivery = await world.take()
     same("crashes after one more", delivery.crashes, 1)
     await world.end(delivery, Failed(OOPS, delay=0))
-    same("failures after one more", (await world.take()).failures, 1)
+    delivery = await world.take()
+    same("failures after one more", delivery.failures, 1)
+    await world.end(delivery, Returned(reason="unknown actor", started=False))
+    await world.end(await world.take(), Buried(OOPS, "unknown actor"))
+    await world.session.requeue(QUEUE, ["m"])
+    same("since when it lacks its actor", (await world.take()).stray_since, None)
 
 
 # Who cannot count or look learns of a ttl that has passed when the message would be leased.

@@ -148,7 +148,11 @@ async def a_stray_message_remembers_since_when(world: World) -> None:
     second = await world.take()
     same("the moment, after another", second.stray_since, first.stray_since)
     await world.end(second, Returned(reason="shutdown"))
-    same("the moment, after a start", (await world.take()).stray_since, None)
+    third = await world.take()
+    same("the moment, after a start", third.stray_since, None)
+    await world.end(third, Returned(reason="unknown actor", started=False))
+    await world.end(await world.take(), Failed(OOPS, delay=0))
+    same("the moment, after a failure", (await world.take()).stray_since, None)
 
 
 @case("results")

@@ -2,8 +2,8 @@
 
 A seed decides everything: how many workers there are, which jobs arrive, which workers are killed, stopped, cut off,
 slowed down or stalled, and in which order tasks run.  The judge knows the promises: no message is lost, every lease is
-accounted for, nothing starts early, nothing starts twice without a fault that explains it, a stop is no failure, and
-once the faults stop everything ends.
+accounted for, nothing starts early, no job outlives its lease, nothing starts twice without a fault that explains it, a
+stop is no failure, and once the faults stop everything ends.
 """
 
 from __future__ import annotations

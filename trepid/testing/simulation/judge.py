@@ -155,25 +155,29 @@ class Judge:
         for other in case.grants.values():
             if other is not grant and other.start is not None and other.start.ended is None:
                 self.chronicle.count("overlap")
-                self._true(self._may_overlap(case, other), f"{id} was started while it ran on {other.tenure}")
+                self._true(self._may_outlive(case, other), f"{id} was started while it ran on {other.tenure}")
         grant.start = Start(now)
         grant.tenure.running += 1
         limit = grant.tenure.post.tasks_limit
         self._true(grant.tenure.running <= limit, f"{grant.tenure} ran more than {limit} jobs")
         return grant.start
 
-    def _may_overlap(self, case: Case, other: Grant) -> bool:
+    def _may_outlive(self, case: Case, grant: Grant) -> bool:
         """A job stops before its lease ends, unless it will not, or its program does not run."""
         stubborn = case.errand.manner in ("stubborn", "shielded")
-        return stubborn or other.tenure.dead or other.tenure.stalled_since(other.at)
+        return stubborn or grant.tenure.dead or grant.tenure.stalled_since(grant.at)
 
     def ended(self, id: str, name: str, how: str) -> None:
         """An errand's function has ended."""
-        grant = self.cases[id].grants[name]
+        case, now = self.cases[id], trio.current_time()
+        grant = case.grants[name]
         assert grant.start is not None
-        grant.start.ended, grant.start.how = trio.current_time(), how
+        grant.start.ended, grant.start.how = now, how
         grant.tenure.running -= 1
         self.chronicle.note(id, f"ended {name}: {how}")
+        # Also where nobody else has taken it yet: that is luck.
+        in_time = now < grant.until or self._may_outlive(case, grant)
+        self._true(in_time, f"{id} outlived its lease {name}, which ended at {grant.until}")
         self.chronicle.count(f"function {how}")
 
     def _deserved(self, case: Case, grant: Grant, verdict: Verdict) -> None:
