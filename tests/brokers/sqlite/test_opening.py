@@ -230,6 +230,14 @@ print("done", flush=True)
         assert trio.run(count) == 3
 
 
+async def test_a_session_that_still_has_a_name_lets_go_of_the_file(path):
+    async with SQLiteBroker(path).open() as session:
+        await session.declare(["q"])
+        assert not await session.purge("q", ["done"])
+    assert os.listdir(path.parent) == ["jobs.db"]
+    assert session is not None
+
+
 async def test_nothing_is_left_behind(path):
     async def once():
         async with SQLiteBroker(path).open() as session:

@@ -64,6 +64,8 @@ class Connected:
         """Disconnect; the last connection to the file also empties its write-ahead log."""
         if self._open:
             self._open = False
+            # First, for it may hold a statement, and as long as one is left SQLite only seems to close the file.
+            self._cursor.close()
             self._connection.close()
 
 
