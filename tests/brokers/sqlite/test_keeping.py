@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.brokers.sqlite.kit import end, message, put, take
-from trepid.brokers.sqlite import SQLiteBroker
+from trepid.brokers.sqlite import SQLiteBroker, transaction
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import REMEMBERED, Publishing
@@ -224,3 +224,12 @@ async def test_a_waiting_lease_wakes_when_something_becomes_due(tmp_path):
         (delivery,) = await take(session, wait=10)
         assert trio.current_time() - start < 2
         assert delivery.leased >= delivery.due
+
+
+async def test_a_queue_is_deleted_however_many_leases_ran_out(session, clock, monkeypatch):
+    monkeypatch.setattr(transaction, "_LAPSED_AT_ONCE", 2)
+    await put(session, *(f"m{number}" for number in range(5)))
+    assert len(await take(session, lease_for=10.0)) == 5
+    clock.now += 10
+    await session.delete("q")
+    assert await session.queues() == []

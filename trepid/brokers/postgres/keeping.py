@@ -31,7 +31,8 @@ def delete(tx: Transaction, queue: str) -> None:
     key = tx.keys([queue]).get(queue)
     if key is None:
         return
-    tx.observe([key])
+    while tx.observe([key]):
+        pass  # what is refused writes nothing, so the next one would have the same before him
     (leased,) = tx.run(statements.LEASED, (key,)).fetchone()
     if leased:
         raise QueueBusyError(queue, leased)

@@ -30,8 +30,7 @@ def delete(tx: Transaction, queue: str) -> None:
     if found is None:
         return
     key = found[0]
-    tx.observe(key)
-    (leased,) = tx.run(statements.LEASED, (key,)).fetchone()
+    (leased,) = tx.run(statements.COUNT_LEASED, (key, tx.now)).fetchone()
     if leased:
         raise QueueBusyError(queue, leased)
     # A million messages are not removed in one transaction, which would keep everybody waiting; the name goes at once.

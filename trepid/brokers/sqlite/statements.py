@@ -190,7 +190,6 @@ ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
     WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) ORDER BY seq LIMIT ?"""
 OF_QUEUE: Final = f"SELECT {COLUMNS} FROM messages INDEXED BY messages_id WHERE queue = ? LIMIT ?"
-LEASED: Final = "SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2"
 FORGETTABLE: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_forget
     WHERE forget IS NOT NULL AND forget <= ? ORDER BY forget LIMIT ?"""
