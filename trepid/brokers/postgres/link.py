@@ -79,10 +79,18 @@ def adapt_to(adapters: adapt.AdaptersMap) -> None:
 
 @final
 class Link(psycopg.Connection[Any]):
-    """A connection of ours: a server that is silent for too long counts as gone."""
+    """A connection of ours: a server that is silent for too long counts as gone.
+
+    Attributes:
+      patient: whether it is not; then only TCP finds out that a server is gone.
+    """
+
+    patient = False
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Wait for the server, for a bounded time."""
+        """Wait for the server, for a bounded time unless it is patient."""
+        if self.patient:
+            return super().wait(gen, interval, timeout)
         try:
             return super().wait(_bounded(gen, time.monotonic() + PATIENCE), interval, timeout)
         except _SilenceError:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import psycopg
+
 from trepid.brokers.postgres import link, schema
 from trepid.brokers.postgres.address import Address
+from trepid.brokers.postgres.faults import typed
 from trepid.brokers.postgres.link import Link
 
 
@@ -48,9 +51,12 @@ def migrate(url: str) -> tuple[int, int]:
 @contextmanager
 def _opened(url: str) -> Generator[tuple[Link, Address]]:
     address = Address.of(url)
-    # An index on a large table takes its time; whoever waits here is a person.
     connection = link.connect(address, settings=("lock_timeout = '10s'",))
+    # An index on a large table takes its time; whoever waits here is a person.
+    connection.patient = True
     try:
         yield connection, address
+    except psycopg.Error as exc:
+        raise typed(exc, address.shown) from exc
     finally:
         connection.close()
