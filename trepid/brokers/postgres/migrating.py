@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from trepid.brokers.postgres import link, schema
+from trepid.brokers.postgres import admission, link, schema
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.faults import typed
 from trepid.brokers.postgres.link import Link
@@ -34,7 +34,7 @@ def version(url: str) -> tuple[int, int]:
       BrokerRefusedError, BrokerLostError: if the database cannot be opened.
     """
     with _opened(url) as (connection, address):
-        return link.version_of(connection, address.schema), schema.VERSION
+        return admission.version_of(connection, address.schema), schema.VERSION
 
 
 def migrate(url: str) -> tuple[int, int]:
@@ -45,7 +45,7 @@ def migrate(url: str) -> tuple[int, int]:
       BrokerLostError: if the database cannot be reached.
     """
     with _opened(url) as (connection, address):
-        return link.migrate(connection, address), schema.VERSION
+        return admission.migrate(connection, address), schema.VERSION
 
 
 @contextmanager
