@@ -79,6 +79,11 @@ _APPENDED: Final = "CASE WHEN g.error IS NULL THEN m.errors ELSE array_append(m.
 SAVE: Final = f"""
     UPDATE @.messages m SET ({LIFE_COLUMNS}, errors) = ROW({_of("g", LIFE_COLUMNS)}, {_APPENDED})
     FROM {_SAVED} AS g({_SAVED_NAMES}) WHERE m.seq = g.stored"""
+# An earlier run of the same id is not there any more, but for a guest who published it again in a transaction of
+# REPEATABLE READ, and could not see that it had ended meanwhile.
+_ENDED_COLUMNS: Final = f"{LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable"
+_REPLACING: Final = f"""
+    ON CONFLICT (queue, id) DO UPDATE SET ({_ENDED_COLUMNS}) = ROW({_of("excluded", _ENDED_COLUMNS)})"""
 END: Final = f"""
     WITH g AS (
         SELECT * FROM unnest($1::bigint[], {_GIVEN}, ${_N + 1}::bytea[], ${_N + 2}::bytea[], ${_N + 3}::text[])
@@ -86,9 +91,9 @@ END: Final = f"""
     ), m AS (
         DELETE FROM @.messages m USING g WHERE m.seq = g.stored RETURNING m.seq AS place, {_of("m", _OTHERS)}, m.errors
     )
-    INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+    INSERT INTO @.ended ({_ENDED_COLUMNS})
     SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, {_APPENDED}, g.result, g.unreadable
-    FROM m JOIN g ON g.stored = m.place"""
+    FROM m JOIN g ON g.stored = m.place {_REPLACING}"""
 
 RELEASE_HOLDS: Final = """
     DELETE FROM @.holds h USING unnest($1::bigint[], $2::text[], $3::text[]) AS g(queue, unique_key, id)
@@ -232,10 +237,10 @@ DONE: Final = f"""
         WHERE {_HELD}
         RETURNING {_of("m", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors, g.keep, g.result, g.unreadable, q.limited
     ), kept AS (
-        INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+        INSERT INTO @.ended ({_ENDED_COLUMNS})
         SELECT {", ".join(_DONE_LIFE.get(column, f"m.{column}") for column in _LIFE)}, {_of("m", _OTHERS)}, m.errors,
                m.result, m.unreadable
-        FROM m
+        FROM m {_REPLACING}
     )
     SELECT seq, limited FROM m"""
 # The same for messages of which nothing is to be kept.
