@@ -233,3 +233,12 @@ async def test_a_queue_is_deleted_however_many_leases_ran_out(session, clock, mo
     clock.now += 10
     await session.delete("q")
     assert await session.queues() == []
+
+
+async def test_publishers_that_come_and_go_leave_nothing_for_ever(session, clock):
+    """Whoever connects is a publisher of its own, and nobody is told to clear away after it."""
+    for number in range(100):
+        await put(session, "m", token=(f"publisher {number}", 1))
+        await end(session, await take(session), Done(b"1", 0.0))
+        clock.now += REMEMBERED / 10
+    assert await session._write(rows, "departed") <= 11

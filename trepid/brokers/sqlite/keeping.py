@@ -14,6 +14,7 @@ from trepid.rules.gates import QUEUE, Limit
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
 
 _AT_ONCE = 1000
+_SWEEPS = (statements.SWEEP_DEPARTED, statements.SWEEP_RECORDS, statements.SWEEP_STARTS, statements.SWEEP_HOLDS)
 
 
 def declare(tx: Transaction, queues: Sequence[str]) -> None:
@@ -146,8 +147,7 @@ def _in_state(tx: Transaction, queue: int, state: State, limit: int) -> list[Row
 def reap(tx: Transaction, limit: int) -> int:
     """Carry out what time has decided, everywhere."""
     moved = sum(tx.observe(tx.queue(name)) for name in tx.queue_names())
-    tx.run(statements.DROP_DEPARTED, (tx.now,))
-    for statement in (statements.SWEEP_RECORDS, statements.SWEEP_STARTS, statements.SWEEP_HOLDS):
+    for statement in _SWEEPS:
         tx.run(statement, (tx.now, limit))
     return moved + sweep(tx, limit)
 

@@ -198,7 +198,9 @@ DEPARTED: Final = "SELECT bits FROM departed WHERE publisher = ? AND page = ?"
 SET_DEPARTED: Final = """
     INSERT INTO departed VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET bits = excluded.bits, until = excluded.until"""
-DROP_DEPARTED: Final = "DELETE FROM departed WHERE until <= ?"
+SWEEP_DEPARTED: Final = """
+    DELETE FROM departed WHERE (publisher, page) IN
+        (SELECT publisher, page FROM departed WHERE until <= ? ORDER BY until LIMIT ?)"""
 
 # ------------------------------------------------------------------------------------------------------------ looking
 
