@@ -120,7 +120,6 @@ async def test_no_statement_looks_through_a_table(filled):
 NAMES = [f"m{number}" for number in range(1, 101)]
 BY_NAME = {
     "LOCKED_BY_IDS": (statements, (1, NAMES)),
-    "UNLOCKED_BY_IDS": (statements, (1, NAMES)),
     "ENDED_BY_IDS": (statements, (1, NAMES)),
     "BY_UNIQUE": (statements, (1, NAMES)),
     "DEAD_BY_IDS": (statements, (1, NAMES)),

@@ -63,8 +63,6 @@ def _by_names(columns: str, source: str, end: str) -> str:
 _LIVE: Final = "@.messages WHERE queue = $1 AND id = g.name"
 _ENDED: Final = "@.ended WHERE queue = $1 AND id = g.name"
 LOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE")
-# Who holds the row now is about to end or extend that lease himself; nobody waits for him.
-UNLOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE SKIP LOCKED")
 ENDED_BY_IDS: Final = _by_names(COLUMNS, _ENDED, "OFFSET 0")
 BY_UNIQUE: Final = _by_names(COLUMNS, "@.messages WHERE queue = $1 AND unique_key = g.name", "FOR UPDATE")
 
