@@ -126,6 +126,7 @@ BY_NAME = {
     "REMOVE_ENDED": (statements, (3e9, 1, NAMES)),
     "CLEAR_ENDED": (statements, (3e9, 1, 100)),
     "PURGE_ENDED": (statements, (3e9, 1, 2e9, 3, 100)),
+    "PURGE_WAITING": (statements, (3e9, 1, 2e9, False, True, 100)),
     "SWEEP": (statements, (3e9, 2e9, 100)),
     "DONE_AND_GONE": (statements, (2e9, ["q"] * 100, NAMES, list(range(1, 101)), [0] * 100)),
     "CLAIM_AT_ONCE": (claiming, (2e9, 1, 10, "me", 60.0)),

@@ -5,8 +5,8 @@ import sqlite3
 import pytest
 import trio
 
-from tests.brokers.sqlite.kit import end, message, put, take
-from trepid.brokers.sqlite import SQLiteBroker, transaction
+from tests.brokers.sqlite.kit import NUMBERS, end, message, put, take
+from trepid.brokers.sqlite import SQLiteBroker, keeping, transaction
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import REMEMBERED, Publishing
@@ -242,3 +242,19 @@ async def test_publishers_that_come_and_go_leave_nothing_for_ever(session, clock
         await end(session, await take(session), Done(b"1", 0.0))
         clock.now += REMEMBERED / 10
     assert await session._write(rows, "departed") <= 11
+
+
+async def test_a_large_queue_is_flushed_without_looking_through_it_each_time(session):
+    for _ in range(5):
+        await session.publish([message(f"m{next(NUMBERS)}", delay=delay) for delay in (0, 0, 0, 60) * 500])
+
+    def steps(transaction):
+        taken = []
+        transaction.connection.set_progress_handler(lambda: taken.append(1), 100)
+        purged = keeping.purge(transaction, "q", [State.READY, State.SCHEDULED], None, 10)
+        transaction.connection.set_progress_handler(None, 0)
+        return purged, len(taken) * 100
+
+    purged, taken = await session._write(steps)
+    assert purged == 10
+    assert taken < 10_000

@@ -271,11 +271,17 @@ REVIVE: Final = f"""
                 SELECT ctid AS place FROM @.ended e WHERE e.queue = back.queue AND e.id = back.id OFFSET 0) AS m))
     )
     SELECT count(*) FROM back"""
+_WAITING: Final = """
+                SELECT seq AS place FROM @.messages
+                WHERE queue = $2 AND state < 2 AND ($5 OR (due <= $3) = $4) AND gate IS"""
+# Each branch by an index that has nothing else in it.
 PURGE_WAITING: Final = f"""
     WITH gone AS (
         DELETE FROM @.messages USING (
-            SELECT seq AS place FROM @.messages WHERE queue = $2 AND state < 2 AND (due <= $3) = $4 LIMIT $5
-            FOR UPDATE SKIP LOCKED
+            SELECT * FROM ({_WAITING} NULL ORDER BY priority, due, seq LIMIT $6 FOR UPDATE SKIP LOCKED) AS free
+            UNION ALL
+            SELECT * FROM ({_WAITING} NOT NULL ORDER BY due LIMIT $6 FOR UPDATE SKIP LOCKED) AS gated
+            LIMIT $6
         ) AS old WHERE seq = place RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""

@@ -181,11 +181,11 @@ DEAD: Final = f"""
     WHERE queue = ? AND state = 4 AND ended IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"""
 WAITING: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_waiting
-    WHERE queue = ? AND state < 2 AND gate IS NULL AND (due <= ?) = ? LIMIT ?"""
+    WHERE queue = ? AND state < 2 AND gate IS NULL AND (? OR (due <= ?) = ?) LIMIT ?"""
 READY_BEHIND: Final = f"SELECT {COLUMNS} FROM messages INDEXED BY messages_gated WHERE {_READY_BEHIND} LIMIT ?"
 AWAITED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_awaited
-    WHERE queue = ? AND state = 0 AND gate IS NOT NULL AND (due <= ?) = ? LIMIT ?"""
+    WHERE queue = ? AND state = 0 AND gate IS NOT NULL AND (? OR (due <= ?) = ?) LIMIT ?"""
 ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
     WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) ORDER BY seq LIMIT ?"""
