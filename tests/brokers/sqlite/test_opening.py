@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.brokers.sqlite.kit import PRELUDE, our_threads, put, python, take
-from trepid.brokers.sqlite import SQLiteBroker, schema
+from trepid.brokers.sqlite import SQLiteBroker, file, schema
 from trepid.errors import BrokerFileError, UnsupportedError
 
 NOBODY = 65534
@@ -76,6 +76,16 @@ async def test_the_file_is_for_its_owner_only(path):
 async def test_another_kind_of_file_is_refused(path, content):
     path.write_bytes(content)
     await refused(path, "not an SQLite database|damaged")
+
+
+async def test_what_else_sqlite_complains_of_is_passed_on(path, monkeypatch):
+    await create(path)
+
+    def fail(_path):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(file, "_header", fail)
+    await refused(path, "unable to open")
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
