@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.cli.conftest import on_broker
-from trepid.brokers.postgres import schema
+from trepid.brokers.postgres import link, schema
 
 
 @pytest.fixture
@@ -108,3 +108,24 @@ def test_what_is_older_is_migrated_step_by_step(monkeypatch, empty, run):
     with psycopg.connect(empty) as connection:
         assert connection.execute("SELECT count(*) FROM trepid.novelty").fetchone() == (0,)
     assert isinstance(on_broker(empty, lambda connection: connection.queues()), list)
+
+
+def test_a_migration_takes_the_time_that_it_takes(monkeypatch, empty, run):
+    run("migrate", "--broker", empty)
+    now, newer = schema.VERSION, schema.VERSION + 1
+    monkeypatch.setattr(link, "PATIENCE", 0.1)
+    monkeypatch.setattr(schema, "VERSION", newer)
+    monkeypatch.setattr(schema, "MIGRATIONS", {now: ("SELECT pg_sleep(0.5)",)})
+    assert f"version {newer}, was {now}" in run("migrate", "--broker", empty).stdout
+
+
+def test_a_server_that_is_lost_meanwhile_is_an_error_of_ours(monkeypatch, empty, run):
+    run("migrate", "--broker", empty)
+    now = schema.VERSION
+    monkeypatch.setattr(schema, "VERSION", now + 1)
+    monkeypatch.setattr(schema, "MIGRATIONS", {now: ("SELECT pg_terminate_backend(pg_backend_pid())",)})
+    lost = run("migrate", "--broker", empty)
+    assert lost.exit_code == 3
+    assert "terminating connection" in lost.stderr
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT version FROM trepid.meta").fetchone() == (now,)

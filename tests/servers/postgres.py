@@ -106,11 +106,11 @@ class Postgres(Server):
         query = f"?sslmode=verify-full&sslrootcert={self.certificates.ca}" if self.tls else ""
         return f"postgresql://postgres{secret}@{self.host}:{self.port}/{name}{query}"
 
-    def new_database(self):
+    def new_database(self, options=""):
         """Return the URL of a new, empty database."""
         self._databases += 1
         name = f"test_{self._databases}"
-        self.sql(f"CREATE DATABASE {name}")
+        self.sql(f"CREATE DATABASE {name} {options}")
         return self.database_url(name)
 
     def sql(self, statement, *, database="postgres", timeout=30):

@@ -13,7 +13,7 @@ from trepid.errors import UnsupportedError
 from trepid.ports.messages import Settlement
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Publishing
-from trepid.rules.verdicts import Done, Failed, Failure
+from trepid.rules.verdicts import Buried, Done, Failed, Failure
 from trepid.values.unique import Unique
 
 TABLES = itertools.count()
@@ -99,6 +99,22 @@ async def test_the_callers_settings_do_not_matter(session, postgres_server):
         session.publish_in(connection, [message("m", payload=b"\x00\xff")])
     (delivery,) = await take(session)
     assert delivery.payload == b"\x00\xff"
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("verdict", [Done(b"2", 60.0), Buried(OOPS)])
+async def test_who_cannot_see_that_an_id_has_ended_replaces_it_in_the_end(session, connection, level, verdict):
+    await put(session, "m")
+    connection.execute(f"SET TRANSACTION ISOLATION LEVEL {level}")
+    connection.execute("SELECT count(*) FROM pg_class")
+    assert await end(session, await take(session)) == [Reply.APPLIED]
+    (published,) = session.publish_in(connection, [message("m")])
+    assert published.outcome is Publishing.ACCEPTED
+    connection.commit()
+    assert await end(session, await take(session), verdict) == [Reply.APPLIED]
+    stats = await session.stats("q")
+    assert (stats.done, stats.dead) == ((1, 0) if isinstance(verdict, Done) else (0, 1))
+    assert (await session.result("q", "m")).result == getattr(verdict, "result", None)
 
 
 async def test_autocommit_needs_a_transaction(session, postgres_server):

@@ -1,15 +1,18 @@
 """Opening: what is refused, and in which words; what is made; what is told of the server."""
 
+import contextlib
+
 import psycopg
 import pytest
 import trio
 
 import trepid
-from tests.brokers.postgres.kit import new_broker, our_threads, put, rows, take
+from tests.brokers.postgres.kit import end, message, new_broker, our_threads, put, rows, take
 from tests.servers.postgres import PASSWORD
 from trepid.brokers.postgres import PostgreSQLBroker, schema
 from trepid.brokers.postgres.address import Address
 from trepid.errors import BrokerLostError, BrokerRefusedError, BrokerURLError, UnsupportedError
+from trepid.rules.life import Reply, State
 
 
 async def refusal(broker, kind=BrokerRefusedError):
@@ -81,6 +84,41 @@ async def test_a_replica_is_refused(own_postgres):
 async def test_a_read_only_database_is_refused(own_postgres):
     server = await trio.to_thread.run_sync(lambda: own_postgres(options={"default_transaction_read_only": "on"}))
     assert "read-only" in await refusal(PostgreSQLBroker(server.url))
+
+
+async def test_other_defaults_of_the_database_do_not_matter(postgres_server):
+    url = postgres_server.new_database()
+    name = url.rpartition("/")[2]
+    postgres_server.sql(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    async with PostgreSQLBroker(url).open() as session:
+
+        def level(transaction):
+            return transaction.run("SHOW transaction_isolation").fetchone()[0]
+
+        # A limit is counted by who has waited for the one before him, and must see what that one did.
+        assert await session._write(level) == "read committed"
+        assert await session._read(level) == "repeatable read"
+
+
+async def test_names_in_a_database_that_knows_no_encoding(postgres_server):
+    url = postgres_server.new_database("ENCODING 'SQL_ASCII' TEMPLATE template0")
+    async with PostgreSQLBroker(url).open() as session:
+        await session.declare(["q"])
+        await put(session, "grün")
+        (delivery,) = await take(session)
+        assert delivery.id == "grün"
+        assert await end(session, [delivery]) == [Reply.APPLIED]
+        assert (await session.get("q", "grün")).state is State.DONE
+        for encoding, refused in (("utf8", False), ("latin1", True)):
+            said = pytest.raises(UnsupportedError, match="utf8") if refused else contextlib.nullcontext()
+            with psycopg.connect(url, client_encoding=encoding) as connection, said:
+                session.publish_in(connection, [message("früh")])
+        assert [each.id for each in await take(session)] == ["früh"]
+
+
+async def test_a_database_that_has_no_place_for_some_texts_is_refused(postgres_server):
+    url = postgres_server.new_database("ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    assert "encoding LATIN1" in await refusal(PostgreSQLBroker(url))
 
 
 async def test_durability_is_what_the_server_says(postgres_server):

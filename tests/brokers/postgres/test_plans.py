@@ -120,13 +120,13 @@ async def test_no_statement_looks_through_a_table(filled):
 NAMES = [f"m{number}" for number in range(1, 101)]
 BY_NAME = {
     "LOCKED_BY_IDS": (statements, (1, NAMES)),
-    "UNLOCKED_BY_IDS": (statements, (1, NAMES)),
     "ENDED_BY_IDS": (statements, (1, NAMES)),
     "BY_UNIQUE": (statements, (1, NAMES)),
     "DEAD_BY_IDS": (statements, (1, NAMES)),
     "REMOVE_ENDED": (statements, (3e9, 1, NAMES)),
     "CLEAR_ENDED": (statements, (3e9, 1, 100)),
     "PURGE_ENDED": (statements, (3e9, 1, 2e9, 3, 100)),
+    "PURGE_WAITING": (statements, (3e9, 1, 2e9, False, True, 100)),
     "SWEEP": (statements, (3e9, 2e9, 100)),
     "DONE_AND_GONE": (statements, (2e9, ["q"] * 100, NAMES, list(range(1, 101)), [0] * 100)),
     "CLAIM_AT_ONCE": (claiming, (2e9, 1, 10, "me", 60.0)),

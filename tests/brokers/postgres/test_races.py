@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.brokers.postgres.kit import connect, end, message, new_broker, put, take
-from trepid.brokers.postgres import leasing
+from trepid.brokers.postgres import leasing, transaction
 from trepid.errors import QueueBusyError
 from trepid.rules.life import CancelReply, Reply, State
 from trepid.rules.publishing import Published, Publishing
@@ -184,6 +184,18 @@ async def test_a_queue_is_not_deleted_under_a_lease(pair):
             assert not caught
             writer.commit()
     assert caught
+
+
+async def test_a_queue_is_deleted_however_many_leases_ran_out(postgres_server, monkeypatch):
+    monkeypatch.setattr(transaction, "LAPSED_AT_ONCE", 2)
+    times = [1_700_000_000.0]
+    async with new_broker(postgres_server, clock=lambda: times[-1]).open() as session:
+        await session.declare(["q"])
+        await put(session, *(f"m{number}" for number in range(5)))
+        assert len(await take(session, lease_for=10.0)) == 5
+        times.append(times[0] + 10)
+        await session.delete("q")
+        assert await session.queues() == []
 
 
 async def test_who_publishes_into_a_queue_that_is_deleted_leaves_nothing_behind(pair, user):

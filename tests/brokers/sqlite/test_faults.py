@@ -1,5 +1,6 @@
 """When the world is wrong: no space, a killed writer, a lock that is never given back, a file that goes bad."""
 
+import contextlib
 import random
 import sqlite3
 
@@ -7,7 +8,7 @@ import pytest
 import trio
 
 from tests.brokers.sqlite.kit import PRELUDE, message, our_threads, put, python
-from trepid.brokers.sqlite import SQLiteBroker, faults, file
+from trepid.brokers.sqlite import SQLiteBroker, faults, file, statements
 from trepid.errors import BrokerBusyError, BrokerFileError, BrokerFullError, BrokerLostError
 from trepid.values.unique import Unique
 
@@ -220,6 +221,41 @@ async def test_a_file_that_goes_bad_says_so(path):
         with pytest.raises(BrokerFileError):
             await session._write(spoil)
         await put(session, "m")
+
+
+class FailsOnce:
+    """A cursor whose first look at the head of the file fails: the transaction has begun by then."""
+
+    def __init__(self, cursor):
+        self._cursor = cursor
+        self._failed = False
+
+    def execute(self, statement, *args):
+        if statement == statements.HEAD and not self._failed:
+            self._failed = True
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+            raise error
+        return self._cursor.execute(statement, *args)
+
+    def __getattr__(self, name):
+        return getattr(self._cursor, name)
+
+
+@pytest.mark.parametrize("engine", ["_writer_engine", "_reader_engine"])
+@pytest.mark.parametrize("patience", [0.0, 5.0])
+async def test_a_transaction_that_fails_as_it_begins_is_not_left_open(path, monkeypatch, engine, patience):
+    async with SQLiteBroker(path).open() as session:
+        await session.declare(["q"])
+        monkeypatch.setattr(file, "PATIENCE", patience)
+        failing = getattr(session, engine)
+        ask = session.queues if engine == "_reader_engine" else (lambda: session.declare(["q"]))
+        with contextlib.nullcontext() if patience else pytest.raises(BrokerBusyError):
+            monkeypatch.setattr(failing, "_cursor", FailsOnce(failing._cursor))
+            await ask()
+        lock = locker(path)  # nobody keeps the file from others
+        lock.close()
+        await ask()
 
 
 @pytest.mark.parametrize(

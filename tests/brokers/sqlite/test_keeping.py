@@ -5,8 +5,8 @@ import sqlite3
 import pytest
 import trio
 
-from tests.brokers.sqlite.kit import end, message, put, take
-from trepid.brokers.sqlite import SQLiteBroker
+from tests.brokers.sqlite.kit import NUMBERS, end, message, put, take
+from trepid.brokers.sqlite import SQLiteBroker, keeping, transaction
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import REMEMBERED, Publishing
@@ -224,3 +224,37 @@ async def test_a_waiting_lease_wakes_when_something_becomes_due(tmp_path):
         (delivery,) = await take(session, wait=10)
         assert trio.current_time() - start < 2
         assert delivery.leased >= delivery.due
+
+
+async def test_a_queue_is_deleted_however_many_leases_ran_out(session, clock, monkeypatch):
+    monkeypatch.setattr(transaction, "_LAPSED_AT_ONCE", 2)
+    await put(session, *(f"m{number}" for number in range(5)))
+    assert len(await take(session, lease_for=10.0)) == 5
+    clock.now += 10
+    await session.delete("q")
+    assert await session.queues() == []
+
+
+async def test_publishers_that_come_and_go_leave_nothing_for_ever(session, clock):
+    """Whoever connects is a publisher of its own, and nobody is told to clear away after it."""
+    for number in range(100):
+        await put(session, "m", token=(f"publisher {number}", 1))
+        await end(session, await take(session), Done(b"1", 0.0))
+        clock.now += REMEMBERED / 10
+    assert await session._write(rows, "departed") <= 11
+
+
+async def test_a_large_queue_is_flushed_without_looking_through_it_each_time(session):
+    for _ in range(5):
+        await session.publish([message(f"m{next(NUMBERS)}", delay=delay) for delay in (0, 0, 0, 60) * 500])
+
+    def steps(transaction):
+        taken = []
+        transaction.connection.set_progress_handler(lambda: taken.append(1), 100)
+        purged = keeping.purge(transaction, "q", [State.READY, State.SCHEDULED], None, 10)
+        transaction.connection.set_progress_handler(None, 0)
+        return purged, len(taken) * 100
+
+    purged, taken = await session._write(steps)
+    assert purged == 10
+    assert taken < 10_000

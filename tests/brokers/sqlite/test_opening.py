@@ -15,7 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.brokers.sqlite.kit import PRELUDE, our_threads, put, python, take
-from trepid.brokers.sqlite import SQLiteBroker, schema
+from trepid.brokers.sqlite import SQLiteBroker, file, schema
 from trepid.errors import BrokerFileError, UnsupportedError
 
 NOBODY = 65534
@@ -76,6 +76,16 @@ async def test_the_file_is_for_its_owner_only(path):
 async def test_another_kind_of_file_is_refused(path, content):
     path.write_bytes(content)
     await refused(path, "not an SQLite database|damaged")
+
+
+async def test_what_else_sqlite_complains_of_is_passed_on(path, monkeypatch):
+    await create(path)
+
+    def fail(_path):
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(file, "_header", fail)
+    await refused(path, "unable to open")
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
@@ -195,6 +205,22 @@ async def test_memory_is_an_ordinary_name(tmp_path, monkeypatch):
         assert await session.queues() == ["q"]
 
 
+async def test_a_file_of_which_a_part_is_still_in_the_log_is_admitted(path):
+    """So a kill leaves it that falls into the moving of the log: the head knows of pages that are not there yet."""
+    await create(path)
+    log = path.with_name("jobs.db-wal")
+    async with SQLiteBroker(path).open() as session:
+        await put(session, *(f"m{number}" for number in range(300)))
+        for name in (path, log):  # by another process: read here, they would lose the locks that are on them
+            await trio.run_process(["cp", name, f"{name}.copy"])
+    whole, part = path.read_bytes(), path.with_name("jobs.db.copy").read_bytes()
+    assert len(part) < len(whole)
+    path.write_bytes(whole[:4096] + part[4096:])
+    path.with_name("jobs.db-wal.copy").rename(log)
+    async with SQLiteBroker(path).open() as session:
+        assert (await session.stats("q")).ready == 300
+
+
 async def test_an_empty_file_becomes_ours(path):
     path.touch()
     await create(path, 1)
@@ -228,6 +254,38 @@ print("done", flush=True)
                 return (await session.stats("q")).ready
 
         assert trio.run(count) == 3
+
+
+@pytest.mark.parametrize("first", ["session", "guest"])
+async def test_opening_the_file_once_more_lets_go_of_no_lock(path, first):
+    """Closing any descriptor of a file lets go of all its process's locks; then others throw the log away."""
+    code = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM messages").fetchone()[0])
+connection.close()
+"""
+    await create(path)
+    async with contextlib.AsyncExitStack() as stack:
+        if first == "session":
+            await stack.enter_async_context(SQLiteBroker(path).open())
+        else:
+            guest = stack.enter_context(contextlib.closing(sqlite3.connect(path)))
+            guest.execute("SELECT count(*) FROM queues").fetchone()
+        session = await stack.enter_async_context(SQLiteBroker(path).open())
+        for number in range(2):
+            await put(session, f"m{number}")
+            seen = await trio.run_process([sys.executable, "-c", code, path], capture_stdout=True)
+            assert int(seen.stdout) == number + 1
+            assert path.with_name("jobs.db-wal").exists()
+
+
+async def test_a_session_that_still_has_a_name_lets_go_of_the_file(path):
+    async with SQLiteBroker(path).open() as session:
+        await session.declare(["q"])
+        assert not await session.purge("q", ["done"])
+    assert os.listdir(path.parent) == ["jobs.db"]
+    assert session is not None
 
 
 async def test_nothing_is_left_behind(path):

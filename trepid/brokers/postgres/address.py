@@ -11,8 +11,6 @@ import attrs
 from trepid.errors import BrokerURLError
 
 _SCHEMA: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}")
-_QUIET: Final = frozenset({"password", "passfile", "sslpassword", "sslkey"})
-"""Parameters whose values are nobody's business."""
 
 
 @final

@@ -19,7 +19,7 @@ from trepid.ports.broker import Broker
 @final
 @attrs.frozen
 class PostgreSQLBroker(Broker):
-    """Messages in a PostgreSQL database, version 12 or newer.
+    """Messages in a PostgreSQL database, version 12 or newer, whose encoding is UTF8.
 
     The tables live in a schema of their own, ``trepid``, which is made when a broker is first opened.  What is accepted
     survives the loss of power, unless the server was told otherwise (``fsync``, ``synchronous_commit``).
@@ -56,7 +56,7 @@ class PostgreSQLBroker(Broker):
 
         Raises:
           BrokerLostError: if there is no server.
-          BrokerRefusedError: if it will not have us, or is not what we need.
+          BrokerRefusedError: if it will not have us, or it or the database is not what we need.
           UnsupportedError: under a Trio clock that jumps by itself.
         """
         if getattr(trio.lowlevel.current_clock(), "autojump_threshold", math.inf) != math.inf:

@@ -10,7 +10,7 @@ from typing import Final, final
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from trepid.brokers.postgres import keeping, link, statements
+from trepid.brokers.postgres import admission, keeping, statements
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.connected import Clock, Connected
 from trepid.brokers.postgres.express import Express, Rows, Step
@@ -59,8 +59,8 @@ class Writer(Connected):
         self._connect()
         assert self._link is not None
         try:
-            link.admit(self._link, self._address)
-            self.durable, self.proof = link.proof_of_durability(self._link)
+            admission.admit(self._link, self._address)
+            self.durable, self.proof = admission.proof_of_durability(self._link)
             self.version = self._link.info.parameter_status("server_version") or "?"
             row = self.run(statements.INSTANCE).fetchone()
             assert row is not None

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import rows
 from psycopg.pq import TransactionStatus
 
-from trepid.brokers.postgres import link, schema, statements
+from trepid.brokers.postgres import admission, link, schema, statements
 from trepid.brokers.postgres.address import Address
 from trepid.brokers.postgres.connected import Clock
 from trepid.brokers.postgres.doorbell import channel
@@ -61,6 +61,10 @@ class Guest:
         """
         theirs = _unwrapped(connection)
         _require_transaction(theirs)
+        if theirs.info.encoding != "utf-8":
+            raise UnsupportedError(
+                f"a connection in {theirs.info.encoding}", "PostgreSQL", "connect with client_encoding=utf8"
+            )
         with _typed(self._address):
             # Types, rows and formats as we know them, whatever the caller makes of his own.
             cursor: psycopg.RawCursor[Any] = psycopg.RawCursor(theirs, row_factory=rows.tuple_row)
@@ -99,7 +103,7 @@ class Guest:
                 "PostgreSQL",
                 f"the messages are in {self._address.shown}, and one transaction cannot span two databases",
             )
-        link.refuse_other(self._address, row[1])
+        admission.refuse_other(self._address, row[1])
 
 
 def _unwrapped(connection: object) -> psycopg.Connection[Any]:

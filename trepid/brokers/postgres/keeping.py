@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 from trepid.brokers.postgres import records, statements
@@ -31,7 +31,8 @@ def delete(tx: Transaction, queue: str) -> None:
     key = tx.keys([queue]).get(queue)
     if key is None:
         return
-    tx.observe([key])
+    while tx.observe([key]):
+        pass  # what is refused writes nothing, so the next one would have the same before him
     (leased,) = tx.run(statements.LEASED, (key,)).fetchone()
     if leased:
         raise QueueBusyError(queue, leased)
@@ -114,23 +115,29 @@ def purge(tx: Transaction, queue: str, states: Sequence[State], ids: Sequence[st
     if ids is not None:
         purged = _purge_named(tx, key, wanted, ids, limit)
     else:
-        for state in wanted:
-            purged += _purge(tx, key, state, limit - purged)
+        waiting = wanted & {READY, SCHEDULED}
+        if waiting:
+            purged = _purge_waiting(tx, key, waiting, limit)
+        for state in wanted - waiting:
+            purged += _purge_ended(tx, key, state, limit - purged)
     tx.changes += purged
     if purged:
         tx.news |= ENDED_SOMETHING
     return purged
 
 
-def _purge(tx: Transaction, key: int, state: State, most: int) -> int:
+def _purge_waiting(tx: Transaction, key: int, states: Collection[State], most: int) -> int:
+    # A queue that was not looked at for a while says `scheduled` of what is ready by now.  Where both are meant, as to
+    # flush a queue, nobody looks through the ones for the others.
+    given = (tx.remembered, key, tx.now, READY in states, len(states) == 2, most)
+    (purged,) = tx.run(statements.PURGE_WAITING, given).fetchone()
+    return int(purged)
+
+
+def _purge_ended(tx: Transaction, key: int, state: State, most: int) -> int:
     if most <= 0:
         return 0
-    if state in (READY, SCHEDULED):
-        # A queue that was not looked at for a while says `scheduled` of what is ready by now.
-        given = (tx.remembered, key, tx.now, state is READY, most)
-        (purged,) = tx.run(statements.PURGE_WAITING, given).fetchone()
-    else:
-        (purged,) = tx.run(statements.PURGE_ENDED, (tx.remembered, key, tx.now, NUMBERS[state], most)).fetchone()
+    (purged,) = tx.run(statements.PURGE_ENDED, (tx.remembered, key, tx.now, NUMBERS[state], most)).fetchone()
     return int(purged)
 
 

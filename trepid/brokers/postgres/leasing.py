@@ -159,7 +159,7 @@ def soonest(tx: Transaction, moments: Iterable[float | None]) -> float | None:
 def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: float) -> list[Extension]:
     """Let leases run on."""
     until = tx.now + lease_for
-    rows = held_by(tx, refs, wait=True)
+    rows = held_by(tx, refs)
     lives: dict[tuple[str, str], Life] = {}
     extended: list[int] = []
     steps: dict[tuple[str, str], Step] = {}
@@ -188,7 +188,7 @@ def extend(tx: Transaction, refs: Sequence[Ref], lease_for: float, deadline: flo
     return extensions
 
 
-def held_by(tx: Transaction, refs: Sequence[Ref], *, wait: bool) -> dict[tuple[str, str], Row]:
+def held_by(tx: Transaction, refs: Sequence[Ref]) -> dict[tuple[str, str], Row]:
     """Return and hold messages for somebody who shows tokens, as time has made them but for the end of their leases.
 
     This is left to the rules, which then say that a lease has expired, and not only that it is there no more.
@@ -199,7 +199,7 @@ def held_by(tx: Transaction, refs: Sequence[Ref], *, wait: bool) -> dict[tuple[s
     for ref in refs:
         wanted.setdefault(ref.queue, set()).add(ref.id)
     for name, key in sorted(tx.keys(wanted).items()):
-        for id, row in tx.stored(key, wanted[name], wait=wait).items():
+        for id, row in tx.stored(key, wanted[name]).items():
             if tx.present(row) is not None:
                 rows[name, id] = row
     steps: list[Step] = []

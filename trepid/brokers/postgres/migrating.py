@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from trepid.brokers.postgres import link, schema
+import psycopg
+
+from trepid.brokers.postgres import admission, link, schema
 from trepid.brokers.postgres.address import Address
+from trepid.brokers.postgres.faults import typed
 from trepid.brokers.postgres.link import Link
 
 
@@ -31,7 +34,7 @@ def version(url: str) -> tuple[int, int]:
       BrokerRefusedError, BrokerLostError: if the database cannot be opened.
     """
     with _opened(url) as (connection, address):
-        return link.version_of(connection, address.schema), schema.VERSION
+        return admission.version_of(connection, address.schema), schema.VERSION
 
 
 def migrate(url: str) -> tuple[int, int]:
@@ -42,15 +45,18 @@ def migrate(url: str) -> tuple[int, int]:
       BrokerLostError: if the database cannot be reached.
     """
     with _opened(url) as (connection, address):
-        return link.migrate(connection, address), schema.VERSION
+        return admission.migrate(connection, address), schema.VERSION
 
 
 @contextmanager
 def _opened(url: str) -> Generator[tuple[Link, Address]]:
     address = Address.of(url)
-    # An index on a large table takes its time; whoever waits here is a person.
     connection = link.connect(address, settings=("lock_timeout = '10s'",))
+    # An index on a large table takes its time; whoever waits here is a person.
+    connection.patient = True
     try:
         yield connection, address
+    except psycopg.Error as exc:
+        raise typed(exc, address.shown) from exc
     finally:
         connection.close()

@@ -106,7 +106,7 @@ def _settle(tx: Transaction, batch: Sequence[Settlement]) -> list[Reply]:
     """Take any step, as the rules say."""
     if not batch:
         return []
-    rows = held_by(tx, [settlement.ref for settlement in batch], wait=True)
+    rows = held_by(tx, [settlement.ref for settlement in batch])
     lives: dict[tuple[str, str], Life] = {}
     steps: dict[tuple[str, str], Step] = {}
     gates: dict[int, str] = {}

@@ -63,8 +63,6 @@ def _by_names(columns: str, source: str, end: str) -> str:
 _LIVE: Final = "@.messages WHERE queue = $1 AND id = g.name"
 _ENDED: Final = "@.ended WHERE queue = $1 AND id = g.name"
 LOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE")
-# Who holds the row now is about to end or extend that lease himself; nobody waits for him.
-UNLOCKED_BY_IDS: Final = _by_names(COLUMNS, _LIVE, "FOR UPDATE SKIP LOCKED")
 ENDED_BY_IDS: Final = _by_names(COLUMNS, _ENDED, "OFFSET 0")
 BY_UNIQUE: Final = _by_names(COLUMNS, "@.messages WHERE queue = $1 AND unique_key = g.name", "FOR UPDATE")
 
@@ -79,6 +77,11 @@ _APPENDED: Final = "CASE WHEN g.error IS NULL THEN m.errors ELSE array_append(m.
 SAVE: Final = f"""
     UPDATE @.messages m SET ({LIFE_COLUMNS}, errors) = ROW({_of("g", LIFE_COLUMNS)}, {_APPENDED})
     FROM {_SAVED} AS g({_SAVED_NAMES}) WHERE m.seq = g.stored"""
+# An earlier run of the same id is not there any more, but for a guest who published it again in a transaction of
+# REPEATABLE READ, and could not see that it had ended meanwhile.
+_ENDED_COLUMNS: Final = f"{LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable"
+_REPLACING: Final = f"""
+    ON CONFLICT (queue, id) DO UPDATE SET ({_ENDED_COLUMNS}) = ROW({_of("excluded", _ENDED_COLUMNS)})"""
 END: Final = f"""
     WITH g AS (
         SELECT * FROM unnest($1::bigint[], {_GIVEN}, ${_N + 1}::bytea[], ${_N + 2}::bytea[], ${_N + 3}::text[])
@@ -86,9 +89,9 @@ END: Final = f"""
     ), m AS (
         DELETE FROM @.messages m USING g WHERE m.seq = g.stored RETURNING m.seq AS place, {_of("m", _OTHERS)}, m.errors
     )
-    INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+    INSERT INTO @.ended ({_ENDED_COLUMNS})
     SELECT {_of("g", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, {_APPENDED}, g.result, g.unreadable
-    FROM m JOIN g ON g.stored = m.place"""
+    FROM m JOIN g ON g.stored = m.place {_REPLACING}"""
 
 RELEASE_HOLDS: Final = """
     DELETE FROM @.holds h USING unnest($1::bigint[], $2::text[], $3::text[]) AS g(queue, unique_key, id)
@@ -232,10 +235,10 @@ DONE: Final = f"""
         WHERE {_HELD}
         RETURNING {_of("m", LIFE_COLUMNS)}, {_of("m", _OTHERS)}, m.errors, g.keep, g.result, g.unreadable, q.limited
     ), kept AS (
-        INSERT INTO @.ended ({LIFE_COLUMNS}, {_OTHERS}, errors, result, unreadable)
+        INSERT INTO @.ended ({_ENDED_COLUMNS})
         SELECT {", ".join(_DONE_LIFE.get(column, f"m.{column}") for column in _LIFE)}, {_of("m", _OTHERS)}, m.errors,
                m.result, m.unreadable
-        FROM m
+        FROM m {_REPLACING}
     )
     SELECT seq, limited FROM m"""
 # The same for messages of which nothing is to be kept.
@@ -268,11 +271,17 @@ REVIVE: Final = f"""
                 SELECT ctid AS place FROM @.ended e WHERE e.queue = back.queue AND e.id = back.id OFFSET 0) AS m))
     )
     SELECT count(*) FROM back"""
+_WAITING: Final = """
+                SELECT seq AS place FROM @.messages
+                WHERE queue = $2 AND state < 2 AND ($5 OR (due <= $3) = $4) AND gate IS"""
+# Each branch by an index that has nothing else in it.
 PURGE_WAITING: Final = f"""
     WITH gone AS (
         DELETE FROM @.messages USING (
-            SELECT seq AS place FROM @.messages WHERE queue = $2 AND state < 2 AND (due <= $3) = $4 LIMIT $5
-            FOR UPDATE SKIP LOCKED
+            SELECT * FROM ({_WAITING} NULL ORDER BY priority, due, seq LIMIT $6 FOR UPDATE SKIP LOCKED) AS free
+            UNION ALL
+            SELECT * FROM ({_WAITING} NOT NULL ORDER BY due LIMIT $6 FOR UPDATE SKIP LOCKED) AS gated
+            LIMIT $6
         ) AS old WHERE seq = place RETURNING publisher, publication
     ), {_DEPART}
     SELECT count(*) FROM gone"""

@@ -82,15 +82,10 @@ class Transaction:
 
     # --------------------------------------------------------------------------------------------------- messages
 
-    def stored(self, queue: int, ids: Iterable[str], *, wait: bool = True) -> dict[str, Row]:
+    def stored(self, queue: int, ids: Iterable[str]) -> dict[str, Row]:
         """Return messages by id as they are stored, also if they should have been forgotten by now.
 
         Those that are alive are held until the end of the transaction.
-
-        Args:
-          queue: the key of their queue.
-          ids: which.
-          wait: whether to wait for others who hold one; else it is left out.
         """
         found: dict[str, Row] = {}
         wanted = sorted(set(ids))
@@ -98,9 +93,7 @@ class Transaction:
         for look in range(3):
             if not wanted:
                 break
-            statement = statements.ENDED_BY_IDS
-            if look != 1:
-                statement = statements.LOCKED_BY_IDS if wait else statements.UNLOCKED_BY_IDS
+            statement = statements.ENDED_BY_IDS if look == 1 else statements.LOCKED_BY_IDS
             for row in map(load, self.run(statement, (queue, wanted)).fetchall()):
                 found[row.id] = row
             wanted = [id for id in wanted if id not in found]

@@ -149,6 +149,7 @@ class Carrier(Generic[Tx]):
             try:
                 transaction = self._database.begin()
             except Exception as exc:  # noqa: BLE001 - nobody gets in now
+                self._database.rollback()
                 return self.all_failed(taken[n:], exc), None
             try:
                 result: outcome.Outcome[Any] = outcome.Value(request.function(transaction, *request.args))

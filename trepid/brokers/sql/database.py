@@ -24,7 +24,10 @@ class Database(Protocol[Tx_co]):
         ...
 
     def begin(self) -> Tx_co:
-        """Begin a transaction, waiting a bounded time for others, and return what requests are given."""
+        """Begin a transaction, waiting a bounded time for others, and return what requests are given.
+
+        If it raises, half a transaction may stand, and is rolled back.
+        """
         ...
 
     def commit(self) -> object:

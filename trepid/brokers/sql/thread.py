@@ -217,6 +217,7 @@ class OwnerThread(Generic[Tx]):
         try:
             transaction = database.begin()
         except Exception as exc:  # noqa: BLE001 - the answer to everybody who waits
+            database.rollback()
             return self._carrier.all_failed([*taken, *self._take(len(self._line))], exc), None
         try:
             done = self._carrier.carry(transaction, turns)

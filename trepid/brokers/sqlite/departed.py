@@ -15,13 +15,17 @@ from trepid.rules.publishing import REMEMBERED, PublishToken
 
 _BITS: Final = 12
 _MASK: Final = (1 << _BITS) - 1
+_SWEPT_AT_LEAST: Final = 16
 
 _Run = Callable[..., sqlite3.Cursor]
 
 
 def add(run: _Run, tokens: Iterable[PublishToken], now: float) -> None:
-    """Remember publishes from *now* on."""
-    for (publisher, page), bits in _pages(tokens).items():
+    """Remember publishes from *now* on, and forget a little more than that, so that the past never piles up."""
+    pages = _pages(tokens)
+    if pages:
+        run(statements.SWEEP_DEPARTED, (now, _SWEPT_AT_LEAST + 2 * len(pages)))
+    for (publisher, page), bits in pages.items():
         found = run(statements.DEPARTED, (publisher, page)).fetchone()
         if found is not None:
             bits |= int.from_bytes(found[0], "little")  # noqa: PLW2901 - what was there stays

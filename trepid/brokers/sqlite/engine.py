@@ -37,7 +37,11 @@ class Connected:
 
     def _begin(self, statement: str) -> tuple[int, float]:
         """Begin a transaction and return the last place given, and the mark of the clock."""
-        file.patiently(lambda: self._cursor.execute(statement), on_retry=self._count_retry)
+        return file.patiently(lambda: self._begin_once(statement), on_retry=self._count_retry)
+
+    def _begin_once(self, statement: str) -> tuple[int, float]:
+        self.rollback()  # an earlier attempt: who reads meets the locks of others at his first look, after BEGIN
+        self._cursor.execute(statement)
         head: tuple[int, float] = self._cursor.execute(statements.HEAD).fetchone()
         return head
 
@@ -64,6 +68,8 @@ class Connected:
         """Disconnect; the last connection to the file also empties its write-ahead log."""
         if self._open:
             self._open = False
+            # First, for it may hold a statement, and as long as one is left SQLite only seems to close the file.
+            self._cursor.close()
             self._connection.close()
 
 

@@ -18,6 +18,11 @@ def is_busy(exc: sqlite3.Error) -> bool:
     return _primary(exc) in _BUSY
 
 
+def is_damage(exc: sqlite3.Error) -> bool:
+    """Whether the file is no database, or none any more."""
+    return _primary(exc) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
 def typed(exc: Exception, path: str) -> Exception:
     """Return the error of Trepid that *exc* means, each time a new one; others than SQLite's come back as they are.
 

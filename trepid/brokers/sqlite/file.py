@@ -8,13 +8,14 @@ import random
 import sqlite3
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from trepid.brokers.sqlite import schema
-from trepid.brokers.sqlite.faults import is_busy
+from trepid.brokers.sqlite.faults import is_busy, is_damage
 from trepid.errors import BrokerFileError
 
 T = TypeVar("T")
@@ -25,25 +26,29 @@ OLDEST_SQLITE = (3, 38, 0)
 PATIENCE = 5.0
 """Seconds to wait for a lock that another process holds."""
 
-_MAGIC = b"SQLite format 3\0"
+_ADMITTING = threading.Lock()
+"""Held while a file is made, for its maker closes it once: before anybody else in this process has a lock on it."""
+
 _CHECKED_UP_TO = 16 * 1024 * 1024
 _JOURNAL_LIMIT = 64 * 1024 * 1024
 
 
 def admit(path: str) -> None:
-    """Make sure that *path* is a file of ours, or make an empty one, without letting SQLite near it.
+    """Make sure that *path* is a file of ours, or make an empty one, without anything being written to it.
 
     SQLite may write to whatever it opens (recovery, a journal beside it); a file that is not ours stays as it is.
 
     Raises:
       BrokerFileError: if it cannot be used, and why.
+      sqlite3.Error: if SQLite complains otherwise.
     """
     try:
-        try:
-            # Mode 0600: the arguments of jobs are nobody else's business.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        except FileExistsError:
-            _admit_existing(path)
+        with _ADMITTING:
+            try:
+                # Mode 0600: the arguments of jobs are nobody else's business.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                _admit_existing(path)
     except OSError as exc:
         raise BrokerFileError(path, _complaint(exc, path)) from exc
 
@@ -59,25 +64,43 @@ def _complaint(exc: OSError, path: str) -> str:
 
 
 def _admit_existing(path: str) -> None:
-    mode = Path(path).stat().st_mode
+    status = Path(path).stat()
+    mode = status.st_mode
     if stat.S_ISDIR(mode):
         raise BrokerFileError(path, "this is a directory; name a file in it")
     if not stat.S_ISREG(mode):
         raise BrokerFileError(path, "this is not an ordinary file")
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        head = os.read(descriptor, 100)
-    finally:
-        os.close(descriptor)
-    if not head:
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if not status.st_size:
         return  # somebody is about to fill it, or died before that; to SQLite, it is an empty database
-    if not head.startswith(_MAGIC):
-        raise BrokerFileError(path, "this is not an SQLite database")
-    if len(head) < 100 or max(head[18:20]) > 2:
-        raise BrokerFileError(path, "its header is damaged")
-    if int.from_bytes(head[68:72], "big") != schema.APPLICATION_ID:
+    try:
+        application, version = _header(path)
+    except sqlite3.DatabaseError as exc:
+        if is_damage(exc):
+            raise BrokerFileError(path, "this is not an SQLite database, or its header is damaged") from exc
+        raise
+    if application != schema.APPLICATION_ID:
         raise BrokerFileError(path, "this is an SQLite database of another application")
-    schema.refuse_newer(path, int.from_bytes(head[60:64], "big"))
+    schema.refuse_newer(path, version)
+
+
+def _header(path: str) -> tuple[int, int]:
+    """Return which application a file belongs to, and its version, without a lock or a change.
+
+    Read by SQLite, which alone can close a file here: whoever closes a descriptor of it lets go of all the locks that
+    this process has on it, also those of other sessions and of the user's own connections.  The next process to leave
+    would then take itself for the last one, and throw away the log that they still write to.
+    """
+    connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    try:
+        # Else it would be held against a file that part of it is still in the log.
+        connection.execute("PRAGMA writable_schema = ON")
+        application: int = connection.execute("PRAGMA application_id").fetchone()[0]
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    finally:
+        connection.close()
+    return application, version
 
 
 def connect(path: str) -> sqlite3.Connection:
@@ -101,7 +124,7 @@ def connect(path: str) -> sqlite3.Connection:
             patiently(lambda: schema.prepare(connection, path))
             _harden(connection, path)
         except sqlite3.DatabaseError as exc:
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            if is_damage(exc):
                 raise BrokerFileError(path, f"the file is damaged: {exc}") from exc
             raise
     except BaseException:

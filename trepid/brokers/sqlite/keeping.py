@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from trepid.brokers.sql.news import ENDED_SOMETHING, WORK
 from trepid.brokers.sql.rows import NUMBERS, Row, load
@@ -14,6 +14,7 @@ from trepid.rules.gates import QUEUE, Limit
 from trepid.rules.life import DEAD, ENDED, LEASED, READY, SCHEDULED, State
 
 _AT_ONCE = 1000
+_SWEEPS = (statements.SWEEP_DEPARTED, statements.SWEEP_RECORDS, statements.SWEEP_STARTS, statements.SWEEP_HOLDS)
 
 
 def declare(tx: Transaction, queues: Sequence[str]) -> None:
@@ -30,8 +31,7 @@ def delete(tx: Transaction, queue: str) -> None:
     if found is None:
         return
     key = found[0]
-    tx.observe(key)
-    (leased,) = tx.run(statements.LEASED, (key,)).fetchone()
+    (leased,) = tx.run(statements.COUNT_LEASED, (key, tx.now)).fetchone()
     if leased:
         raise QueueBusyError(queue, leased)
     # A million messages are not removed in one transaction, which would keep everybody waiting; the name goes at once.
@@ -124,31 +124,37 @@ def purge(tx: Transaction, queue: str, states: Sequence[State], ids: Sequence[st
     if ids is not None:
         rows = [row for row in _named(tx, key, ids) if row.life.state in wanted][:limit]
     else:
-        for state in wanted:
-            rows += _in_state(tx, key, state, limit - len(rows))
+        waiting = wanted & {READY, SCHEDULED}
+        if waiting:
+            rows = _waiting(tx, key, waiting, limit)
+        for state in wanted - waiting:
+            rows += _ended(tx, key, state, limit - len(rows))
     tx.remove(rows)
     if rows:
         tx.news |= ENDED_SOMETHING
     return len(rows)
 
 
-def _in_state(tx: Transaction, queue: int, state: State, limit: int) -> list[Row]:
-    if state not in (READY, SCHEDULED):
-        return [load(each) for each in tx.run(statements.ENDED, (queue, NUMBERS[state], tx.now, limit))]
-    # A queue that was not looked at for a while says `scheduled` of what is ready by now.
-    found = tx.run(statements.WAITING, (queue, tx.now, state is READY, limit)).fetchall()
-    if len(found) < limit and state is READY:
+def _waiting(tx: Transaction, queue: int, states: Collection[State], limit: int) -> list[Row]:
+    # A queue that was not looked at for a while says `scheduled` of what is ready by now.  Where both are meant, as to
+    # flush a queue, nobody looks through the ones for the others.
+    ready, both = READY in states, len(states) == 2
+    found = tx.run(statements.WAITING, (queue, both, tx.now, ready, limit)).fetchall()
+    if len(found) < limit and ready:
         found += tx.run(statements.READY_BEHIND, (queue, limit - len(found))).fetchall()
     if len(found) < limit:
-        found += tx.run(statements.AWAITED, (queue, tx.now, state is READY, limit - len(found))).fetchall()
+        found += tx.run(statements.AWAITED, (queue, both, tx.now, ready, limit - len(found))).fetchall()
     return [load(each) for each in found]
+
+
+def _ended(tx: Transaction, queue: int, state: State, limit: int) -> list[Row]:
+    return [load(each) for each in tx.run(statements.ENDED, (queue, NUMBERS[state], tx.now, limit))]
 
 
 def reap(tx: Transaction, limit: int) -> int:
     """Carry out what time has decided, everywhere."""
     moved = sum(tx.observe(tx.queue(name)) for name in tx.queue_names())
-    tx.run(statements.DROP_DEPARTED, (tx.now,))
-    for statement in (statements.SWEEP_RECORDS, statements.SWEEP_STARTS, statements.SWEEP_HOLDS):
+    for statement in _SWEEPS:
         tx.run(statement, (tx.now, limit))
     return moved + sweep(tx, limit)
 

@@ -11,7 +11,7 @@ from trepid.errors import BrokerFileError
 APPLICATION_ID: Final = 0x54726570
 """``Trep``: what `file` and SQLite's tools find in the header of our files."""
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 _RECORDS: Final = (
     # What a broker that lacks results keeps here; it has nothing to do with the messages of this file.
@@ -22,6 +22,8 @@ _RECORDS: Final = (
     ) STRICT""",
     "CREATE INDEX records_until ON records (until) WHERE until IS NOT NULL",
 )
+
+_DEPARTED_UNTIL: Final = "CREATE INDEX departed_until ON departed (until)"
 
 _LIMITS: Final = (
     # What the gates of a family let through, in one queue; see `rules.gates`.
@@ -154,6 +156,7 @@ TABLES: Final = (
         until REAL NOT NULL,
         PRIMARY KEY (publisher, page)
     ) STRICT, WITHOUT ROWID""",
+    _DEPARTED_UNTIL,
     *_RECORDS,
     *_LIMITS,
 )
@@ -168,6 +171,7 @@ MIGRATIONS: Final[Mapping[int, tuple[str, ...]]] = {
         *_WAITING,
         *_LIMITS,
     ),
+    3: (_DEPARTED_UNTIL,),
 }
 """From a version, the statements that make the next one of it."""
 

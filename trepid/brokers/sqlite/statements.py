@@ -181,16 +181,15 @@ DEAD: Final = f"""
     WHERE queue = ? AND state = 4 AND ended IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"""
 WAITING: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_waiting
-    WHERE queue = ? AND state < 2 AND gate IS NULL AND (due <= ?) = ? LIMIT ?"""
+    WHERE queue = ? AND state < 2 AND gate IS NULL AND (? OR (due <= ?) = ?) LIMIT ?"""
 READY_BEHIND: Final = f"SELECT {COLUMNS} FROM messages INDEXED BY messages_gated WHERE {_READY_BEHIND} LIMIT ?"
 AWAITED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_awaited
-    WHERE queue = ? AND state = 0 AND gate IS NOT NULL AND (due <= ?) = ? LIMIT ?"""
+    WHERE queue = ? AND state = 0 AND gate IS NOT NULL AND (? OR (due <= ?) = ?) LIMIT ?"""
 ENDED: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_ended
     WHERE queue = ? AND state = ? AND ended IS NOT NULL AND (forget IS NULL OR forget > ?) ORDER BY seq LIMIT ?"""
 OF_QUEUE: Final = f"SELECT {COLUMNS} FROM messages INDEXED BY messages_id WHERE queue = ? LIMIT ?"
-LEASED: Final = "SELECT count(*) FROM messages INDEXED BY messages_leased WHERE queue = ? AND state = 2"
 FORGETTABLE: Final = f"""
     SELECT {COLUMNS} FROM messages INDEXED BY messages_forget
     WHERE forget IS NOT NULL AND forget <= ? ORDER BY forget LIMIT ?"""
@@ -199,7 +198,9 @@ DEPARTED: Final = "SELECT bits FROM departed WHERE publisher = ? AND page = ?"
 SET_DEPARTED: Final = """
     INSERT INTO departed VALUES (?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET bits = excluded.bits, until = excluded.until"""
-DROP_DEPARTED: Final = "DELETE FROM departed WHERE until <= ?"
+SWEEP_DEPARTED: Final = """
+    DELETE FROM departed WHERE (publisher, page) IN
+        (SELECT publisher, page FROM departed WHERE until <= ? ORDER BY until LIMIT ?)"""
 
 # ------------------------------------------------------------------------------------------------------------ looking
 
