@@ -167,7 +167,7 @@ async def test_log_records_are_structured_and_hold_no_arguments(connection, auto
     assert {record.trepid["outcome"]: record.levelno for record in ended} == {
         "succeeded": logging.INFO,
         "dead": logging.ERROR,
-        "released": logging.INFO,
+        "released": logging.WARNING,  # for want of an actor
     }
     assert {"queue", "id", "actor", "attempt", "seconds", "worker"} <= set(ended[0].trepid)
 
@@ -218,6 +218,23 @@ async def test_tasks_are_named_after_their_jobs(connection, autojump_clock):
     handle = await connection.enqueue(actor.job())
     await trepid.Worker(actor, messages_limit=1).run(connection)
     assert names == [f"job {handle.id}"]
+
+
+async def test_a_job_that_no_actor_takes_is_warned_of_and_a_snooze_is_not(connection, autojump_clock, caplog):
+    async def later() -> None:
+        await trio.lowlevel.checkpoint()
+        raise trepid.Snooze(3600)
+
+    caplog.set_level("WARNING", logger="trepid.worker")
+    actor = trepid.Actor(later)
+    await connection.enqueue(actor.job())
+    stray = await connection.enqueue(trepid.Job("nobody"))
+    async with working(trepid.Worker(actor), connection):
+        await trio.sleep(1)
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(f"released nobody {stray.id} attempt 1")
+    assert record.getMessage().endswith("unknown actor, again in 5 s")
 
 
 async def test_trouble_is_logged_at_the_level_that_nobody_has_changed(connection, autojump_clock, caplog):

@@ -15,7 +15,7 @@ from trepid.ports.events import JobEnded, JobStarted, WorkerStopping, WorkerTrou
 from trepid.ports.messages import Delivery
 from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
-from trepid.rules.verdicts import Buried, Done, Failed, Returned, Verdict, Withdrawn
+from trepid.rules.verdicts import UNKNOWN_ACTOR, Buried, Done, Failed, Returned, Verdict, Withdrawn
 from trepid.runtime.fences import Fences
 from trepid.runtime.job_run import JobRun, margin
 from trepid.runtime.noting import Scribe
@@ -145,7 +145,7 @@ class Shift:
         if outcome not in ("released", "lost"):
             self._processed += 1
         self._room.set()
-        if self.teller.jobs_heard or outcome in _TROUBLE:
+        if self.teller.jobs_heard or outcome in _TROUBLE or _is_stray(verdict):
             self._tell_ended(run, verdict, outcome, reply)
 
     def lost(self, run: JobRun) -> None:
@@ -255,6 +255,11 @@ class Shift:
             ready=self.ready and self.session.connected,
             report=self.tally.report(),
         )
+
+
+def _is_stray(verdict: Verdict) -> bool:
+    """Whether a message went back because the worker has not its actor: perhaps no worker has."""
+    return isinstance(verdict, Returned) and verdict.reason == UNKNOWN_ACTOR
 
 
 def _outcome(verdict: Verdict, run: JobRun) -> str:

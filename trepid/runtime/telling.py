@@ -54,7 +54,7 @@ def _level(event: Event) -> int:
             return logging.DEBUG
         case JobEnded(outcome="dead" | "lost"):
             return logging.ERROR
-        case JobEnded(outcome="retried") | WorkerTroubled():
+        case JobEnded(outcome="retried") | JobEnded(outcome="released", reason="unknown actor") | WorkerTroubled():
             return logging.WARNING
         case _:
             return logging.INFO
