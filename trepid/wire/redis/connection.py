@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import hiredis
 import trio
 
-from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.errors import BrokerBusyError, BrokerLostError, BrokerRefusedError
 from trepid.wire.endpoint import Endpoint
 from trepid.wire.link import Link, open_link
 from trepid.wire.redis.address import Login, RedisAddress
@@ -128,14 +128,20 @@ async def open_connection(
     """Connect to a primary, greet it, choose the database, and read what it says of itself.
 
     Raises:
-      BrokerLostError: if nobody answers, or it is still loading its data.
+      BrokerLostError: if nobody answers, or it is still loading its data, or a script keeps it busy.
       BrokerRefusedError: if it will not have us, or is nothing to keep jobs in: a replica, too old, another program.
     """
     async with open_greeted(endpoint, address.login, news) as connection:
         with _bounded(endpoint):
-            if address.database:
-                await _chosen(connection, address.database)
-            connection.about = read_info(await connection.call("INFO", "everything"))
+            try:
+                if address.database:
+                    await _chosen(connection, address.database)
+                connection.about = read_info(await connection.call("INFO", "everything"))
+            except BrokerBusyError as exc:
+                # To be tried again, like a server that loads its data: who keeps a connection knows no other complaint.
+                raise BrokerLostError(str(exc)) from None
+            except RedisError as exc:
+                raise BrokerRefusedError(connection.name, f"{exc.code} {exc.text}") from None
         _check(connection, clustered=address.kind == "cluster")
         yield connection
 
