@@ -345,7 +345,7 @@ async def test_a_full_memory_lets_running_jobs_go_on(own_redis):
 
 
 async def test_a_server_that_is_busy_is_waited_for(own_redis):
-    """A connection is lost while somebody's script keeps the server busy: it says no more than that until it is over."""
+    """A connection is lost while somebody's script keeps the server busy: until that is over it says nothing else."""
     server = own_redis(options={"busy-reply-threshold": 100})
     script = "local ends = tonumber(redis.call('TIME')[1]) + 2 while tonumber(redis.call('TIME')[1]) < ends do end"
     async with open_proxy(server.host, server.port) as proxy, RedisBroker(proxy.instead(server.url)).open() as session:

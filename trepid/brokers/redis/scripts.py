@@ -31,8 +31,8 @@ def _script(*parts: str, head: str = "") -> Script:
 
 PUBLISH: Final = _script("core", "gates", "moves", "observe", "publish", "publishing")
 # With such a first line a server that has become a replica refuses the script, and not only what it writes: who finds
-# nothing to lease writes nothing, and would ask the wrong server for ever.  A full server must let itself be drained: it
-# lets jobs start, go on and be stopped.
+# nothing to lease writes nothing, and would ask the wrong server for ever.  A full server must let itself be drained:
+# it lets jobs start, go on and be stopped.
 _ALSO_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
 LEASE: Final = _script("core", "gates", "moves", "observe", "passing", "leasing", head=_ALSO_WHEN_FULL)
 EXTEND: Final = _script("core", "gates", "moves", "standing", "extending", head=_ALSO_WHEN_FULL)

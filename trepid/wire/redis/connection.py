@@ -56,12 +56,13 @@ class RedisConnection:
         self._link.send(packed(*words))
         return self._speech.expect()
 
-    async def call(self, *words: Word, through: float = 0.0) -> Any:
+    async def call(self, *words: Word, through: float = 0.0, asking: bool = False) -> Any:
         """Send a command and return what the server answers.
 
         Args:
           words: the command.
           through: for how many seconds the answer is still waited for after a cancellation; then it is returned.
+          asking: whether another server of the cluster has sent us here, with ``ASK``.
 
         Raises:
           BrokerLostError: if the connection is lost first, or the server is not the one to talk to any more.
@@ -74,9 +75,10 @@ class RedisConnection:
             await self._link.room()
         if through:
             await trio.lowlevel.checkpoint_if_cancelled()
-            value = await _answered(self.ask(*words), through)
-        else:
-            value = await self.ask(*words).wait()
+        if asking:
+            self.ask("ASKING")  # which holds for the very next command
+        reply = self.ask(*words)
+        value = await (_answered(reply, through) if through else reply.wait())
         if type(value) is hiredis.ReplyError:
             raise self.complaint(value)
         return value
