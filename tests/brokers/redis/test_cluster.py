@@ -113,6 +113,38 @@ async def test_weights_are_learned_from_the_queues(cluster):
         assert outcomes == [Publishing.ACCEPTED, Publishing.ACCEPTED, Publishing.NO_QUEUE, Publishing.DUPLICATE]
 
 
+@pytest.mark.parametrize("trouble", ["lost", "cancelled"])
+async def test_what_one_queue_has_granted_is_handed_over_when_the_next_one_fails(cluster, monkeypatch, trouble):
+    """Its server is away, or the call is cancelled: leases that nobody knows of would count as crashes."""
+    scope = trio.CancelScope()
+    async with RedisBroker(url_of(cluster)).open() as session:
+        queues = ["away", "there"]
+        await session.declare(queues)
+        await session.publish(publications("there", 4))
+        ask = session._engine.servers.call
+
+        async def call(key, *words, through=0.0):
+            if ":away}" not in key:
+                return await ask(key, *words, through=through)
+            if trouble == "cancelled" and words[0] == "EVALSHA":
+                scope.cancel()
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("away")
+
+        got, failures = [], 0
+        with monkeypatch.context() as patch, scope:
+            patch.setattr(session._engine.servers, "call", call)
+            for _ in range(4):
+                try:
+                    got += await session.lease(queues, 2, 30.0, owner="me")
+                except BrokerLostError:
+                    failures += 1
+        assert {each.ref for each in got} == set(await session.held("me"))
+        if trouble == "lost":
+            assert (len(got), failures) == (2, 2), "each queue is asked first in its turn, also when that fails"
+        assert await settled(session, got) == len(got)
+
+
 async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluster, monkeypatch):
     async with RedisBroker(url_of(cluster)).open() as session:
         await session.declare(["q", "other"])
