@@ -1,5 +1,6 @@
 """Records that somebody's hand has damaged, and amounts that nobody expects."""
 
+import msgspec
 import pytest
 import trio
 
@@ -43,6 +44,22 @@ async def test_a_damaged_record_is_buried_with_its_payload_and_the_others_go_on(
         assert await settled(session, [*got, again]) == 3
         stats = await session.stats("q")
         assert (stats.ready, stats.leased, stats.dead) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("requeued", [False, True], ids=["dead", "requeued"])
+async def test_nothing_of_a_damaged_record_stays_when_it_is_purged(redis_server, requeued):
+    """Not even its error, which the next message of the same id would inherit."""
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        (bad,) = batch = publications("q", 1)
+        await session.publish(batch)
+        await damage(session, "q", bad.id, b"\xc1")
+        assert (await session.get("q", bad.id)).state is State.DEAD
+        if requeued:
+            assert await session.requeue("q") == 1
+        assert await session.purge("q", [State.DEAD, State.READY]) == 1
+        await session.publish([msgspec.structs.replace(bad, token=("another", 1))])
+        assert (await session.get("q", bad.id)).errors == ()
 
 
 LOOKS = ["get", "result", "peek", "peek leased", "held", "settle", "extend", "cancel", "publish"]
