@@ -112,6 +112,29 @@ async def test_what_is_no_longer_there_is_passed_over(redis_server):
         assert (await session.stats("q")).ready == 0
 
 
+@pytest.mark.parametrize(("state", "gate"), [(State.READY, None), (State.READY, "g:1"), (State.DEAD, None)])
+async def test_a_page_goes_on_behind_what_is_no_longer_there(redis_server, state, gate):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        batch = publications("q", 25, gate=gate)
+        await session.publish(batch)
+        if state is State.DEAD:
+            buried = [
+                Settlement(each.ref, Buried(Failure("E", "no"), "no"))
+                for each in await session.lease(["q"], 25, 60.0, owner="me")
+            ]
+            assert await session.settle(buried) == [Reply.APPLIED] * 25
+        call = session._engine.servers.call
+        await call("", "HDEL", "{trepid:q}:life", *(each.id for each in batch[:20]))
+        with trio.fail_after(5):
+            page = await session.peek("q", state, limit=3)
+        assert [view.id for view in page.messages] == [each.id for each in batch[20:23]]
+        stats = await session.stats("q")
+        assert (stats.ready, stats.scheduled, stats.dead) == ((0, 0, 5) if state is State.DEAD else (5, 0, 0))
+        if state is State.READY:
+            assert len(await session.lease(["q"], 25, 60.0, owner="me")) == 5
+
+
 @pytest.mark.parametrize("key", ["leased", "ttl", "forget"])
 async def test_what_is_no_longer_there_is_not_looked_for_again(redis_server, key):
     """As if the server had thrown the records away, and kept the times at which something is to happen to them."""
