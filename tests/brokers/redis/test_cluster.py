@@ -8,7 +8,8 @@ import trio
 
 from tests.brokers.redis.steps import publications, settled
 from tests.brokers.test_conformance import BentClock
-from tests.servers.redis import open_cluster
+from tests.servers.redis import Redis, open_cluster
+from tests.servers.server import wait_until
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.redis.keys import Keys
 from trepid.errors import BrokerLostError, BrokerRefusedError
@@ -250,6 +251,43 @@ async def the_story_of_a_slot(cluster):
         second = await session.lease(["moving"], 100, 60.0, owner="me")
         assert len(first) + len(second) == 50
         assert await settled(other, [*first, *second]) == 50
+
+
+async def test_a_failover_is_followed(ground):
+    """Also by who was told of no other server than the one that dies."""
+    nodes, replica = open_cluster(ground), Redis(ground, cluster=True).start()
+
+    def follows():
+        # Refused until it has heard of the others.
+        replica.command("CLUSTER", "REPLICATE", nodes[0].command("CLUSTER", "MYID"), check=False)
+        return "master_link_status:up" in replica.command("INFO", "replication")
+
+    def known():
+        return all(f":{replica.port}@" in node.command("CLUSTER", "NODES") for node in nodes)
+
+    try:
+        replica.command("CLUSTER", "MEET", nodes[0].host, nodes[0].port, nodes[0].bus_port)
+        wait_until(known, "the replica has not been met")
+        wait_until(follows, "it does not follow")
+        queue = next(f"q{n}" for n in itertools.count() if owns(nodes[0], slot_of(f"{{trepid:q{n}}}:meta")))
+        async with RedisBroker(f"redis+cluster://{nodes[0].host}:{nodes[0].port}").open() as session:
+            await session.declare([queue])
+            await session.publish(publications(queue, 5))
+            # Redis acknowledges before it replicates.
+            assert await session._engine.servers.call(f"{{trepid:{queue}}}:meta", "WAIT", 1, 5000) == 1
+            nodes[0].kill()
+            got = []
+            with trio.fail_after(30):
+                while not got:
+                    try:
+                        got = await session.lease([queue], 10, 30.0, owner="me")
+                    except BrokerLostError:
+                        await trio.sleep(0.1)
+            assert await settled(session, got) == 5
+            assert session.connected
+    finally:
+        for server in (replica, *nodes):
+            server.stop()
 
 
 def owns(node, slot):
