@@ -4,12 +4,15 @@ import itertools
 import math
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 import trepid
-from tests.runtime.stage import TroubledBroker, idle, working
+from tests.runtime.stage import TroubledBroker, TroubledSession, idle, working
+from trepid.brokers.memory import MemoryBroker
+from trepid.ports.broker import Broker
 from trepid.ports.events import JobEnded, WorkerTroubled
 from trepid.rules.life import Reply
 from trepid.runtime.settling import pause_after
@@ -36,6 +39,57 @@ async def connection(broker):
     async with trepid.open_connection(broker) as connection:
         await connection.declare("default")
         yield connection
+
+
+class OneIsAway(Broker):
+    """Queues are on different servers, and one of them answers no more: nor does a call that is also about it."""
+
+    def __init__(self):
+        self.memory, self.away = MemoryBroker(), False
+
+    def __str__(self):
+        return "apart:"
+
+    async def ask(self, name, operation, args, kwargs):
+        queues = {
+            "settle": lambda: [each.ref.queue for each in args[0]],
+            "extend": lambda: [ref.queue for ref in args[0]],
+        }
+        asked = queues.get(name, list)()
+        if self.away and ("away" in asked or name in ("lease", "held", "asked")):
+            await trio.sleep(1)
+            raise trepid.BrokerLostError("away")
+        return await operation(*args, **kwargs)
+
+    @asynccontextmanager
+    async def open(self):
+        async with self.memory.open() as session:
+            yield ApartSession(session, self.ask)
+
+
+class ApartSession(TroubledSession):
+    @property
+    def capabilities(self):
+        return attrs.evolve(self.inner.capabilities, atomic_batches=False, certain_cancellation=False)
+
+
+async def test_jobs_of_other_queues_outlive_a_server_that_is_away(autojump_clock):
+    """Their leases are renewed, and their ends are settled, beside those that have to wait."""
+    broker = OneIsAway()
+    there = trepid.Actor(sleeper, name="there", queue="there")
+    away = trepid.Actor(sleeper, name="away", queue="away")
+    worker = trepid.Worker(away, there, lease=6)
+    async with trepid.open_connection(broker) as connection, working(worker, connection):
+        lost = [await connection.enqueue(away.job(seconds)) for seconds in (2, 100)]
+        kept = [await connection.enqueue(there.job(seconds)) for seconds in (2, 20)]
+        await trio.sleep(1)
+        broker.away = True
+        await trio.sleep(29)
+        views = [await handle.status() for handle in kept]
+        assert [(view.state, view.attempts, view.crashes) for view in views] == [(trepid.State.DONE, 1, 0)] * 2
+        broker.away = False
+        await lost[0].wait()
+        await lost[1].cancel("enough")
 
 
 # ------------------------------------------------------------------------------------------------ settlement

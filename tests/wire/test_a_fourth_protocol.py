@@ -412,6 +412,22 @@ async def test_a_server_that_throws_us_out_at_once_is_not_hammered(autojump_cloc
     assert len(servers.dialled) < 140
 
 
+async def test_an_opening_that_is_cancelled_as_it_succeeds_ends(autojump_clock):
+    """Nobody goes on to serve a block that is never entered."""
+    servers, scope = Servers(), trio.CancelScope()
+
+    @asynccontextmanager
+    async def dial():
+        async with servers.dial() as lines:
+            scope.cancel()
+            yield lines
+
+    with scope:
+        async with open_supervised(dial):
+            pytest.fail("it was opened")
+    assert scope.cancelled_caught
+
+
 async def test_an_opening_can_be_cancelled(autojump_clock):
     @asynccontextmanager
     async def dial():

@@ -10,6 +10,7 @@ from trepid.ports.messages import Extension
 from trepid.rules.attempts import Cause
 from trepid.rules.life import Reply
 from trepid.runtime.job_run import JobRun
+from trepid.runtime.parting import parted
 from trepid.runtime.settling import TROUBLE
 from trepid.runtime.shift import Shift
 
@@ -35,15 +36,25 @@ async def renew(shift: Shift) -> None:
         runs = [run for run in shift.held.values() if not run.settled_inside]
         if not runs:
             continue
-        pause = min(1.0, beat / 3)
-        try:
-            with trio.fail_after(beat):
-                extensions = await shift.session.extend([run.ref for run in runs], lease)
-        except (*TROUBLE, trio.TooSlowError) as exc:
-            shift.troubled("renew leases", exc)
-        else:
-            pause = beat
-            _follow(runs, extensions, shift.margin)
+        answered: list[bool] = []
+        async with trio.open_nursery() as nursery:
+            for part in parted(shift.session.capabilities, runs, lambda run: run.ref.queue):
+                nursery.start_soon(_extend, shift, part, beat, answered)
+        pause = beat if all(answered) else min(1.0, beat / 3)
+
+
+async def _extend(shift: Shift, runs: Sequence[JobRun], patience: float, answered: list[bool]) -> None:
+    """Extend some leases, and note whether the broker has answered in time."""
+    await trio.lowlevel.checkpoint()
+    try:
+        with trio.fail_after(patience):
+            extensions = await shift.session.extend([run.ref for run in runs], shift.worker.lease)
+    except (*TROUBLE, trio.TooSlowError) as exc:
+        shift.troubled("renew leases", exc)
+        answered.append(False)
+    else:
+        _follow(runs, extensions, shift.margin)
+        answered.append(True)
 
 
 def _follow(runs: Sequence[JobRun], extensions: Sequence[Extension], margin: float) -> None:

@@ -16,6 +16,7 @@ from trepid.rules.verdicts import Done, Verdict, Withdrawn
 from trepid.runtime import chaining
 from trepid.runtime.job_run import JobRun
 from trepid.runtime.noting import Notes, forget, write_all
+from trepid.runtime.parting import parted
 
 TROUBLE = (BrokerLostError, BrokerBusyError, BrokerFullError)
 """What may go wrong at a broker and come right again."""
@@ -113,6 +114,21 @@ class Settler:
 
     async def _send(self, batch: list[tuple[JobRun, Verdict]]) -> bool:
         """Send some verdicts, and return whether the broker has answered; if not, they wait for another time."""
+        parts = parted(self._session.capabilities, batch, lambda item: item[0].ref.queue)
+        if len(parts) == 1:
+            return await self._send_part(batch)
+        answered: list[bool] = []
+
+        async def send(part: list[tuple[JobRun, Verdict]]) -> None:
+            answered.append(await self._send_part(part))
+
+        async with trio.open_nursery() as nursery:
+            for part in parts:
+                nursery.start_soon(send, part)
+        return all(answered)
+
+    async def _send_part(self, batch: list[tuple[JobRun, Verdict]]) -> bool:
+        """Send some verdicts in one call; return as :meth:`_send` does."""
         try:
             with trio.fail_after(self._patience):
                 replies = await self._session.settle([Settlement(run.ref, verdict) for run, verdict in batch])

@@ -50,6 +50,7 @@ class Supervisor(Generic[C]):
         self._error = BrokerLostError("not connected yet")
         self._change = trio.Event()
         self._scope = trio.CancelScope()
+        self._started = False
         self.losses = 0
         """How often the connection was lost."""
 
@@ -86,21 +87,26 @@ class Supervisor(Generic[C]):
 
         Raises:
           BrokerLostError, BrokerRefusedError: what the very first attempt raised; later ones are only tried again.
+          BrokerLostError: also if it is dismissed before that attempt is over.
         """
         with self._scope:
             await self._run(task_status)
+        if not self._started:
+            raise BrokerLostError("the connection was let go while it was made")
 
     async def _run(self, task_status: trio.TaskStatus[None]) -> None:
-        attempt, started = 0, False
+        attempt = 0
         while True:
             try:
                 async with _bounded(self._dial) as connection:
-                    self._set(connection)
-                    if not started:
-                        started = True
+                    if not self._started:
+                        # Behind the shield below nobody could end what is cancelled already, and is never told of it.
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                        self._started = True
                         task_status.started()
                         # A block that is cancelled may have last words to say: it is served until its end.
                         self._scope.shield = True
+                    self._set(connection)
                     made = trio.current_time()
                     try:
                         self._error = await connection.wait_lost()
@@ -110,7 +116,7 @@ class Supervisor(Generic[C]):
                     if trio.current_time() - made > _LONGEST_PAUSE:
                         attempt = 0  # else the server lets us in only to throw us out
             except (BrokerLostError, BrokerRefusedError) as exc:
-                if not started:
+                if not self._started:
                     raise
                 self._error = BrokerLostError(str(exc))
             await trio.sleep(pause_before(attempt, random.random()))  # noqa: S311 - no secret

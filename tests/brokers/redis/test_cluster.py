@@ -8,7 +8,8 @@ import trio
 
 from tests.brokers.redis.steps import publications, settled
 from tests.brokers.test_conformance import BentClock
-from tests.servers.redis import open_cluster
+from tests.servers.redis import Redis, open_cluster
+from tests.servers.server import wait_until
 from trepid.brokers.redis import RedisBroker
 from trepid.brokers.redis.keys import Keys
 from trepid.errors import BrokerLostError, BrokerRefusedError
@@ -111,6 +112,38 @@ async def test_weights_are_learned_from_the_queues(cluster):
         firings = [Firing(queue, "mark", 1.0, publications(queue, 1)[0]) for queue in ("light", "empty", "nowhere")]
         outcomes = [each.outcome for each in await session.fire([*firings, firings[1]])]
         assert outcomes == [Publishing.ACCEPTED, Publishing.ACCEPTED, Publishing.NO_QUEUE, Publishing.DUPLICATE]
+
+
+@pytest.mark.parametrize("trouble", ["lost", "cancelled"])
+async def test_what_one_queue_has_granted_is_handed_over_when_the_next_one_fails(cluster, monkeypatch, trouble):
+    """Its server is away, or the call is cancelled: leases that nobody knows of would count as crashes."""
+    scope = trio.CancelScope()
+    async with RedisBroker(url_of(cluster)).open() as session:
+        queues = ["away", "there"]
+        await session.declare(queues)
+        await session.publish(publications("there", 4))
+        ask = session._engine.servers.call
+
+        async def call(key, *words, through=0.0):
+            if ":away}" not in key:
+                return await ask(key, *words, through=through)
+            if trouble == "cancelled" and words[0] == "EVALSHA":
+                scope.cancel()
+            await trio.lowlevel.checkpoint()
+            raise BrokerLostError("away")
+
+        got, failures = [], 0
+        with monkeypatch.context() as patch, scope:
+            patch.setattr(session._engine.servers, "call", call)
+            for _ in range(4):
+                try:
+                    got += await session.lease(queues, 2, 30.0, owner="me")
+                except BrokerLostError:
+                    failures += 1
+        assert {each.ref for each in got} == set(await session.held("me"))
+        if trouble == "lost":
+            assert (len(got), failures) == (2, 2), "each queue is asked first in its turn, also when that fails"
+        assert await settled(session, got) == len(got)
 
 
 async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluster, monkeypatch):
@@ -218,6 +251,43 @@ async def the_story_of_a_slot(cluster):
         second = await session.lease(["moving"], 100, 60.0, owner="me")
         assert len(first) + len(second) == 50
         assert await settled(other, [*first, *second]) == 50
+
+
+async def test_a_failover_is_followed(ground):
+    """Also by who was told of no other server than the one that dies."""
+    nodes, replica = open_cluster(ground), Redis(ground, cluster=True).start()
+
+    def follows():
+        # Refused until it has heard of the others.
+        replica.command("CLUSTER", "REPLICATE", nodes[0].command("CLUSTER", "MYID"), check=False)
+        return "master_link_status:up" in replica.command("INFO", "replication")
+
+    def known():
+        return all(f":{replica.port}@" in node.command("CLUSTER", "NODES") for node in nodes)
+
+    try:
+        replica.command("CLUSTER", "MEET", nodes[0].host, nodes[0].port, nodes[0].bus_port)
+        wait_until(known, "the replica has not been met")
+        wait_until(follows, "it does not follow")
+        queue = next(f"q{n}" for n in itertools.count() if owns(nodes[0], slot_of(f"{{trepid:q{n}}}:meta")))
+        async with RedisBroker(f"redis+cluster://{nodes[0].host}:{nodes[0].port}").open() as session:
+            await session.declare([queue])
+            await session.publish(publications(queue, 5))
+            # Redis acknowledges before it replicates.
+            assert await session._engine.servers.call(f"{{trepid:{queue}}}:meta", "WAIT", 1, 5000) == 1
+            nodes[0].kill()
+            got = []
+            with trio.fail_after(30):
+                while not got:
+                    try:
+                        got = await session.lease([queue], 10, 30.0, owner="me")
+                    except BrokerLostError:
+                        await trio.sleep(0.1)
+            assert await settled(session, got) == 5
+            assert session.connected
+    finally:
+        for server in (replica, *nodes):
+            server.stop()
 
 
 def owns(node, slot):

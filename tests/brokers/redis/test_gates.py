@@ -352,6 +352,8 @@ async def test_who_waits_for_a_record_to_change_is_told(redis_server):
                     while values[-1:] != [b"%d" % n]:
                         await trio.sleep(0.001)
         assert values == [b"%d" % n for n in range(20)]
+        stored = await session._engine.servers.call("", "KEYS", "*")
+        assert sorted(stored) == [b"{trepid}:record:k", b"{trepid}:record:other"], "as the guide says"
 
 
 async def test_what_an_earlier_version_has_stored_is_read(redis_server):

@@ -1,5 +1,6 @@
 """Records that somebody's hand has damaged, and amounts that nobody expects."""
 
+import msgspec
 import pytest
 import trio
 
@@ -43,6 +44,22 @@ async def test_a_damaged_record_is_buried_with_its_payload_and_the_others_go_on(
         assert await settled(session, [*got, again]) == 3
         stats = await session.stats("q")
         assert (stats.ready, stats.leased, stats.dead) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("requeued", [False, True], ids=["dead", "requeued"])
+async def test_nothing_of_a_damaged_record_stays_when_it_is_purged(redis_server, requeued):
+    """Not even its error, which the next message of the same id would inherit."""
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        (bad,) = batch = publications("q", 1)
+        await session.publish(batch)
+        await damage(session, "q", bad.id, b"\xc1")
+        assert (await session.get("q", bad.id)).state is State.DEAD
+        if requeued:
+            assert await session.requeue("q") == 1
+        assert await session.purge("q", [State.DEAD, State.READY]) == 1
+        await session.publish([msgspec.structs.replace(bad, token=("another", 1))])
+        assert (await session.get("q", bad.id)).errors == ()
 
 
 LOOKS = ["get", "result", "peek", "peek leased", "held", "settle", "extend", "cancel", "publish"]
@@ -93,6 +110,29 @@ async def test_what_is_no_longer_there_is_passed_over(redis_server):
         await session._engine.servers.call(key, "HDEL", key, gone.id)
         assert [each.id for each in await session.lease(["q"], 10, 60.0, owner="me")] == [kept.id]
         assert (await session.stats("q")).ready == 0
+
+
+@pytest.mark.parametrize(("state", "gate"), [(State.READY, None), (State.READY, "g:1"), (State.DEAD, None)])
+async def test_a_page_goes_on_behind_what_is_no_longer_there(redis_server, state, gate):
+    async with RedisBroker(redis_server.new_database()).open() as session:
+        await session.declare(["q"])
+        batch = publications("q", 25, gate=gate)
+        await session.publish(batch)
+        if state is State.DEAD:
+            buried = [
+                Settlement(each.ref, Buried(Failure("E", "no"), "no"))
+                for each in await session.lease(["q"], 25, 60.0, owner="me")
+            ]
+            assert await session.settle(buried) == [Reply.APPLIED] * 25
+        call = session._engine.servers.call
+        await call("", "HDEL", "{trepid:q}:life", *(each.id for each in batch[:20]))
+        with trio.fail_after(5):
+            page = await session.peek("q", state, limit=3)
+        assert [view.id for view in page.messages] == [each.id for each in batch[20:23]]
+        stats = await session.stats("q")
+        assert (stats.ready, stats.scheduled, stats.dead) == ((0, 0, 5) if state is State.DEAD else (5, 0, 0))
+        if state is State.READY:
+            assert len(await session.lease(["q"], 25, 60.0, owner="me")) == 5
 
 
 @pytest.mark.parametrize("key", ["leased", "ttl", "forget"])

@@ -1,12 +1,16 @@
 """Servers as they are: closed, wrong, full, replaced, killed, silent."""
 
+from functools import partial
+
 import pytest
 import trio
 
 from tests.brokers.redis.steps import publications, settled
 from tests.servers.proxy import open_proxy
 from trepid.brokers.redis import RedisBroker
-from trepid.errors import BrokerFullError, BrokerLostError, BrokerRefusedError
+from trepid.errors import BrokerBusyError, BrokerFullError, BrokerLostError, BrokerRefusedError
+from trepid.ports.messages import Absent
+from trepid.rules.life import CancelReply, Reply
 from trepid.rules.publishing import Publishing
 
 
@@ -314,4 +318,47 @@ async def test_a_primary_that_becomes_a_replica_is_given_up(own_redis, what):
                     else:
                         await session.lease(["q"], 1, 30.0, owner="me")
         await trio.to_thread.run_sync(server.command, "REPLICAOF", "NO", "ONE")
+        await until_it_works(session)
+
+
+async def test_a_full_memory_lets_running_jobs_go_on(own_redis):
+    """Leases run on, cancellations are told, results are waited for: none of it is a message more."""
+    server = own_redis(options={"maxmemory": "4mb"})
+    async with RedisBroker(server.url).open() as session:
+        await session.declare(["q"])
+        await session.publish(publications("q", 3))
+        held = await session.lease(["q"], 3, 30.0, owner="me")
+        with pytest.raises(BrokerFullError):
+            for _ in range(200):
+                await session.publish(publications("q", 1, payload=bytes(50_000)))
+        assert {each.reply for each in await session.extend([each.ref for each in held], 60.0)} == {Reply.APPLIED}
+        assert await session.cancel("q", [held[0].id], "enough") == [CancelReply.REQUESTED]
+        assert await session.asked("me", []) == [(held[0].ref, "enough")]
+        assert await session.result("q", held[1].id, wait=0.05) is Absent.PENDING
+        assert await session.endings("q", [held[1].id], wait=0.05) == {}
+        await session.pause("q")
+        await session.resume("q")
+        async with RedisBroker(server.url).open() as other:
+            await other.declare(["q"])  # as a worker does that comes to drain it
+            assert len(await other.lease(["q"], 1, 30.0, owner="other")) == 1
+        assert await settled(session, held) == 3
+
+
+async def test_a_server_that_is_busy_is_waited_for(own_redis):
+    """A connection is lost while somebody's script keeps the server busy: until that is over it says nothing else."""
+    server = own_redis(options={"busy-reply-threshold": 100})
+    script = "local ends = tonumber(redis.call('TIME')[1]) + 2 while tonumber(redis.call('TIME')[1]) < ends do end"
+    async with open_proxy(server.host, server.port) as proxy, RedisBroker(proxy.instead(server.url)).open() as session:
+        await works(session)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, partial(server.command, "EVAL", script, 0))
+            with pytest.raises(BrokerBusyError, match="a script keeps it busy"):
+                while True:
+                    await session.now()
+                    await trio.sleep(0.01)
+            proxy.reset()
+            with pytest.raises(BrokerLostError):
+                await session.now()
+            with pytest.raises(BrokerLostError, match="a script keeps it busy"):
+                await session.now()
         await until_it_works(session)

@@ -47,7 +47,9 @@ async def _declare_apart(engine: Engine, queue: str) -> None:
     if await call(meta, "HGET", meta, "number") is None:
         number = await call(keys.numbers, "INCR", keys.numbers)
         await engine.run(DECLARE, [queue], [queue], None, number % 65536)
-    await call(keys.queues, "SADD", keys.queues, queue)
+    # Not written again if it is there, which a full server would refuse.
+    if not await call(keys.queues, "SISMEMBER", keys.queues, queue):
+        await call(keys.queues, "SADD", keys.queues, queue)
 
 
 async def delete(engine: Engine, queue: str) -> None:

@@ -13,6 +13,7 @@ from trepid.brokers.redis.publishing import Parcel, by_queue
 from trepid.brokers.redis.rows import LITTLE, past, unpack
 from trepid.brokers.redis.scripts import EXTEND, LEASE, OWN
 from trepid.brokers.redis.settling import REPLIES
+from trepid.errors import BrokerLostError, TrepidError
 from trepid.ports.messages import Delivery, Extension, Ref
 from trepid.rules.gates import QUEUE, share, shares
 
@@ -109,9 +110,15 @@ async def lease(engine: Engine, wish: Wish, turn: int, weights: dict[str, int], 
             most = min(share(room, weights[queue], weight), wish.limit - len(deliveries))
             if not most:
                 break
-            claim = await _lease(
-                engine, attrs.evolve(wish, queues=[queue], limit=most), turn, waits=waits and not deliveries
-            )
+            part = attrs.evolve(wish, queues=[queue], limit=most)
+            try:
+                claim = await _lease(engine, part, turn, waits=waits and not deliveries)
+            except (TrepidError, trio.Cancelled):  # noqa: ASYNC103 - level-triggered: the next checkpoint raises it again
+                # The server of this queue may be away; those of others are well, and what they have granted is not to
+                # be lost with it.  Another call asks this queue first, and hears of the trouble.
+                if not deliveries:
+                    raise
+                return Claim(deliveries, turned=True, wait=None)  # noqa: ASYNC104
             weights[queue] = claim.weight
             deliveries += claim.deliveries
             if len(claim.deliveries) == most:
@@ -123,9 +130,12 @@ async def lease(engine: Engine, wish: Wish, turn: int, weights: dict[str, int], 
 
 
 async def _weight(engine: Engine, queue: str) -> int:
-    """Return the weight of a queue."""
+    """Return the weight of a queue; 1 if its server is away, until it says otherwise with its first lease."""
     key = engine.keys.limits(queue)
-    packed: bytes | None = await engine.servers.call(key, "HGET", key, QUEUE)
+    try:
+        packed: bytes | None = await engine.servers.call(key, "HGET", key, QUEUE)
+    except BrokerLostError:
+        packed = None
     return 1 if packed is None else unpack(packed)[4]
 
 

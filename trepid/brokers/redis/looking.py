@@ -65,10 +65,9 @@ async def peek(engine: Engine, queue: str, state: State, limit: int, after: int)
             continue
         for id, blob, payload, errors in zip(ids, *columns, strict=True):
             row = load(blob, float(now)) if blob is not None else None
-            if row is None:
-                continue
-            after = row.life.seq
-            if row.life.state is state:
+            if row is not None:
+                after = row.life.seq
+            if row is not None and row.life.state is state:
                 views.append(_view(row, queue, id.decode(), payload, errors))
                 places.append(row.life.seq)
             else:

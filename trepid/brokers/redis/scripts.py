@@ -31,27 +31,29 @@ def _script(*parts: str, head: str = "") -> Script:
 
 PUBLISH: Final = _script("core", "gates", "moves", "observe", "publish", "publishing")
 # With such a first line a server that has become a replica refuses the script, and not only what it writes: who finds
-# nothing to lease writes nothing, and would ask the wrong server for ever.  A full server must let itself be drained.
-LEASE: Final = _script("core", "gates", "moves", "observe", "passing", "leasing", head="#!lua flags=allow-oom\n")
-EXTEND: Final = _script("core", "gates", "moves", "standing", "extending")
+# nothing to lease writes nothing, and would ask the wrong server for ever.  A full server must let itself be drained:
+# it lets jobs start, go on and be stopped.
+_ALSO_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+LEASE: Final = _script("core", "gates", "moves", "observe", "passing", "leasing", head=_ALSO_WHEN_FULL)
+EXTEND: Final = _script("core", "gates", "moves", "standing", "extending", head=_ALSO_WHEN_FULL)
 SETTLE: Final = _script("core", "gates", "moves", "observe", "standing", "settling")
 SETTLE_THEN: Final = _script("core", "gates", "moves", "observe", "publish", "standing", "settling")
-CANCEL: Final = _script("core", "gates", "moves", "cancelling")
+CANCEL: Final = _script("core", "gates", "moves", "cancelling", head=_ALSO_WHEN_FULL)
 SWEEP: Final = _script("core", "gates", "moves", "observe", "sweeping")
 REQUEUE: Final = _script("core", "gates", "moves", "observe", "requeuing")
 PURGE: Final = _script("core", "gates", "moves", "purging")
 DECLARE: Final = _script("core", "declaring")
 DELETE: Final = _script("core", "gates", "moves", "observe", "deleting")
-PAUSE: Final = _script("core", "pausing")
+PAUSE: Final = _script("core", "pausing", head=_ALSO_WHEN_FULL)
 COUNT: Final = _script("core", "gates", "moves", "observe", "counting")
 PEEK: Final = _script("core", "gates", "moves", "observe", "peeking")
 HOLD: Final = _script("core", "gates", "moves", "observe", "holding")
 GET: Final = _script("core", "gates", "moves", "getting")
-AWAIT: Final = _script("core", "gates", "moves", "awaiting")
+AWAIT: Final = _script("core", "gates", "moves", "watching", "awaiting")
 OWN: Final = _script("core", "gates", "moves", "owning")
 EXPIRE: Final = _script("core", "gates", "moves", "expiring")
 RECORD: Final = _script("core", "recording")
 LIMIT: Final = _script("core", "gates", "moves", "limiting")
 FIRE: Final = _script("core", "gates", "moves", "observe", "publish", "firing")
-END: Final = _script("core", "gates", "moves", "ending")
+END: Final = _script("core", "gates", "moves", "watching", "ending")
 CLOCK: Final = _script("core", "clock")

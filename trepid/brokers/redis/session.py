@@ -136,8 +136,12 @@ class RedisSession(Session):
         wish = leasing.Wish(list(dict.fromkeys(queues)), limit, lease_for, owner)
 
         async def look(*, waits: bool) -> Look[list[Delivery]]:
-            claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
-            self._turn += claim.turned
+            turned = True  # also if it fails: then another queue, on another server, is asked first the next time
+            try:
+                claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
+                turned = claim.turned
+            finally:
+                self._turn += turned
             return Look(claim.deliveries, bool(claim.deliveries), claim.wait)
 
         return await self._listened(look, wait, *map(self._engine.keys.work, wish.queues))

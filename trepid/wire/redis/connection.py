@@ -9,7 +9,7 @@ from typing import Any, Final, final
 import hiredis
 import trio
 
-from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.errors import BrokerBusyError, BrokerLostError, BrokerRefusedError
 from trepid.wire.endpoint import Endpoint
 from trepid.wire.link import Link, open_link
 from trepid.wire.redis.address import Login, RedisAddress
@@ -56,12 +56,13 @@ class RedisConnection:
         self._link.send(packed(*words))
         return self._speech.expect()
 
-    async def call(self, *words: Word, through: float = 0.0) -> Any:
+    async def call(self, *words: Word, through: float = 0.0, asking: bool = False) -> Any:
         """Send a command and return what the server answers.
 
         Args:
           words: the command.
           through: for how many seconds the answer is still waited for after a cancellation; then it is returned.
+          asking: whether another server of the cluster has sent us here, with ``ASK``.
 
         Raises:
           BrokerLostError: if the connection is lost first, or the server is not the one to talk to any more.
@@ -74,9 +75,10 @@ class RedisConnection:
             await self._link.room()
         if through:
             await trio.lowlevel.checkpoint_if_cancelled()
-            value = await _answered(self.ask(*words), through)
-        else:
-            value = await self.ask(*words).wait()
+        if asking:
+            self.ask("ASKING")  # which holds for the very next command
+        reply = self.ask(*words)
+        value = await (_answered(reply, through) if through else reply.wait())
         if type(value) is hiredis.ReplyError:
             raise self.complaint(value)
         return value
@@ -128,14 +130,20 @@ async def open_connection(
     """Connect to a primary, greet it, choose the database, and read what it says of itself.
 
     Raises:
-      BrokerLostError: if nobody answers, or it is still loading its data.
+      BrokerLostError: if nobody answers, or it is still loading its data, or a script keeps it busy.
       BrokerRefusedError: if it will not have us, or is nothing to keep jobs in: a replica, too old, another program.
     """
     async with open_greeted(endpoint, address.login, news) as connection:
         with _bounded(endpoint):
-            if address.database:
-                await _chosen(connection, address.database)
-            connection.about = read_info(await connection.call("INFO", "everything"))
+            try:
+                if address.database:
+                    await _chosen(connection, address.database)
+                connection.about = read_info(await connection.call("INFO", "everything"))
+            except BrokerBusyError as exc:
+                # To be tried again, like a server that loads its data: who keeps a connection knows no other complaint.
+                raise BrokerLostError(str(exc)) from None
+            except RedisError as exc:
+                raise BrokerRefusedError(connection.name, f"{exc.code} {exc.text}") from None
         _check(connection, clustered=address.kind == "cluster")
         yield connection
 

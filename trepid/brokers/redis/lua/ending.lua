@@ -26,8 +26,5 @@ for k, i in ipairs(ended) do
   lives[k] = call('HGET', q.base .. 'life', ids[i])
   results[k], errors[k] = call('HGET', q.base .. 'results', ids[i]), call('HGET', q.base .. 'errors', ids[i])
 end
-if A[4] and #alive > 0 then
-  all('SADD', q.base .. 'watched', alive)
-  call('EXPIRE', q.base .. 'watched', 3600)
-end
+if A[4] and #alive > 0 then watch(q, alive) end
 return {encode({now, wait, looked, gone, ended}), lives, results, errors}

@@ -88,7 +88,8 @@ local function remove(q, m)
   if l[UNIQUE] and holder(q, l[UNIQUE]) == m.id then hold(q, l[UNIQUE], false) end
   q.gone[#q.gone + 1] = l[PUBLISHER]
   q.gone[#q.gone + 1] = l[NUMBER]
-  m.erase = m.erase or m.state == DONE or l[FAILURES] + l[WITHDRAWALS] > 0
+  -- Results and errors of the past: those of a damaged record count as no failure.
+  m.erase = m.erase or m.stored and m.state >= DONE or l[FAILURES] + l[WITHDRAWALS] + l[REQUEUES] > 0
   m.life = false
   q.results[m.id], q.errors[m.id] = nil, nil
   q.over[#q.over + 1] = m.id

@@ -1,12 +1,21 @@
 -- The record of a message is gone, by somebody's hand: what else would bring it up again and again goes, too.
 local function let_go(q, key, id)
-  local base, gate = q.base, call('HGET', q.base .. 'gates', id)
+  local base, gate, place = q.base, call('HGET', q.base .. 'gates', id), call('ZSCORE', q.base .. key, id)
   call('ZREM', base .. key, id)
+  if key ~= 'leased' and key ~= 'waiting' then return end
+  call('HDEL', base .. 'body', id)
+  call('HDEL', base .. 'gates', id)
   if key == 'leased' then
-    call('HDEL', base .. 'body', id)
-    call('HDEL', base .. 'gates', id)
     if gate then gates().leave(q, {[gate] = 1}) end
     if q.limited then ring(q, true, {}) end
+  else
+    for _, priority in ipairs(call('ZRANGE', base .. 'lanes', 0, -1)) do
+      call('ZREM', base .. 'lane:' .. lane_of(priority, gate), format('%016.0f', place) .. id)
+    end
+    if gate then
+      call('ZREM', base .. 'gated', id)
+      gates().index_all(q, gate, call('ZSCORE', base .. 'shut', gate))
+    end
   end
 end
 

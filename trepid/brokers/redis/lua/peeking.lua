@@ -9,6 +9,7 @@ local base, found, lives, bodies, errors, size = q.base, {}, {}, {}, {}, 0
 for i, id in ipairs(ids) do
   if size >= BYTES then break end
   found[i], lives[i] = id, record(q, id)
+  if not lives[i] then let_go(q, A[3], id) end -- or it would be found again, and nothing behind it
   bodies[i], errors[i] = call('HGET', base .. 'body', id), call('HGET', base .. 'errors', id)
   size = size + #(bodies[i] or '') + #(errors[i] or '')
 end

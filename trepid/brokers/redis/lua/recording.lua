@@ -1,8 +1,8 @@
--- A[3]: steps, as kind, the place of the key, of the value and of the condition in ARGV or nil, ttl; A[4]: where to tell.
--- What was there.
+-- KEYS[2] is what the keys of records begin with.  A[3]: steps, as kind, the place of the key, of the value and of the
+-- condition in ARGV or nil, ttl; A[4]: where to tell.  What was there.
 local before = {}
 for i, step in ipairs(A[3]) do
-  local key, value, only = KEYS[1] .. ':' .. ARGV[step[2]], step[3] and ARGV[step[3]], step[4] and ARGV[step[4]]
+  local key, value, only = KEYS[2] .. ':' .. ARGV[step[2]], step[3] and ARGV[step[3]], step[4] and ARGV[step[4]]
   local found = call('GET', key)
   if found then
     local ends = struct.unpack('d', found)
