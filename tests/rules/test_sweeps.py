@@ -25,21 +25,21 @@ def test_every_page_is_seen_once(ready, scheduled):
 
 
 @given(st.booleans(), st.none() | st.integers(1))
-def test_a_full_worker_goes_on_where_the_last_one_was(later, after):
+def test_a_sweep_goes_on_where_the_last_one_was(later, after):
     stand = sweeps.Stand(later, after)
-    assert sweeps.load(sweeps.dump(stand), full=True) == stand
+    assert sweeps.load(sweeps.dump(stand), everywhere=True) == stand
 
 
 @given(st.none() | st.integers(1))
-def test_with_a_free_place_only_what_is_due_later_is_looked_at(after):
-    assert sweeps.load(sweeps.dump(sweeps.Stand(True, after)), full=False) == sweeps.Stand(True, after)
-    assert sweeps.load(sweeps.dump(sweeps.Stand(False, after)), full=False) == sweeps.Stand(True)
+def test_who_takes_messages_looks_at_what_is_due_later_only(after):
+    assert sweeps.load(sweeps.dump(sweeps.Stand(True, after)), everywhere=False) == sweeps.Stand(True, after)
+    assert sweeps.load(sweeps.dump(sweeps.Stand(False, after)), everywhere=False) == sweeps.Stand(True)
 
 
 @given(st.none() | st.binary())
 def test_where_nothing_can_be_read_it_begins_at_the_beginning(value):
-    assert sweeps.load(value, full=True) == sweeps.Stand()
-    assert sweeps.load(value, full=False) == sweeps.Stand(True)
+    assert sweeps.load(value, everywhere=True) == sweeps.Stand()
+    assert sweeps.load(value, everywhere=False) == sweeps.Stand(True)
 
 
 @given(st.dictionaries(st.text(min_size=1), st.none() | SCOPES), st.dictionaries(SCOPES, st.booleans()))

@@ -62,18 +62,18 @@ def dump(stand: Stand) -> bytes:
     return _ENCODER.encode(stand)
 
 
-def load(value: bytes | None, *, full: bool) -> Stand:
+def load(value: bytes | None, *, everywhere: bool) -> Stand:
     """Return where to go on.
 
     Args:
       value: what is kept about it, if anything.
-      full: whether the worker is.  One with a free place comes by itself to all that is due.
+      everywhere: whether also among messages that are due.  A worker that takes some comes to all of them by itself.
     """
     try:
         stand = Stand() if value is None else _DECODER.decode(value)
     except ValueError:
         stand = Stand()
-    return stand if full or stand.later else Stand(later=True)
+    return stand if everywhere or stand.later else Stand(later=True)
 
 
 def period(spread: float, took: float) -> float:

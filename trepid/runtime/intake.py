@@ -31,10 +31,8 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
             await return_strangers(shift)
         room = shift.room()
         if room <= 0:
-            shift.sweeper.full()
             await shift.wait_room()
             continue
-        shift.sweeper.roomy()
         # After trouble the first look does not wait: only its return says that the broker is well again.
         wait = _LONG_POLL if shift.ready else 0.0
         try:
@@ -55,6 +53,7 @@ async def receive(shift: Shift, performer: Performer, jobs: trio.Nursery) -> Non
         if trio.current_effective_deadline() == -inf and not shift.stopping:
             # Cancelled while the broker was already handing them out: they are released, and never start.
             shift.stop("cancelled", 0.0)
+        shift.sweeper.taken(deliveries)
         for delivery in deliveries:
             run = shift.admit(delivery)
             jobs.start_soon(performer.perform, run, name=f"job {delivery.id}")

@@ -1,8 +1,8 @@
 """Sweeping: what dead job nurseries have left waiting is ended, also where no worker comes to it.
 
-A worker that comes to such a job ends it (see ``tethers``).  But one whose places are all taken for long comes to
-nothing, and none comes to what is not due yet.  So workers look over what waits in their queues, a thousand messages at
-a time: with a free place what is due later, without one all of it.
+A worker that comes to such a job ends it (see ``tethers``).  But none comes to what is not due yet, and one that takes
+nothing, as all its places are taken, or a limit lets nothing pass, comes to nothing.  So workers look over what waits
+in their queues, a thousand messages at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 from trepid.errors import UnknownQueueError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
-from trepid.ports.messages import Page
+from trepid.ports.messages import Delivery, Page
 from trepid.ports.records import Read, Write
 from trepid.rules import scopes, sweeps
 from trepid.rules.attempts import Cause
@@ -44,19 +44,12 @@ class Sweeper:
     """For how many seconds the broker may think about a page."""
     _troubled: Callable[[str, Exception], None]
     scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
-    # Since when no message could be taken, on Trio's clock.
-    _full_since: float = attrs.field(init=False, default=inf)
-    _filled: trio.Event = attrs.field(init=False, factory=trio.Event)
+    # When a message of a queue was last taken, on Trio's clock.
+    _taken: dict[str, float] = attrs.field(init=False, factory=dict)
 
-    def full(self) -> None:
-        """The worker has no place for a message."""
-        if self._full_since == inf:
-            self._full_since = trio.current_time()
-            self._filled.set()
-
-    def roomy(self) -> None:
-        """The worker has a free place."""
-        self._full_since = inf
+    def taken(self, deliveries: Sequence[Delivery]) -> None:
+        """The worker has taken some messages."""
+        self._taken |= dict.fromkeys([delivery.queue for delivery in deliveries], trio.current_time())
 
     async def run(self) -> None:
         """Sweep now and then; a task of the worker's helpers."""
@@ -66,38 +59,26 @@ class Sweeper:
         took = 0.0
         with self.scope:
             while True:
-                full = await self._wait_turn(took)
+                period = sweeps.period(random.random(), took)  # noqa: S311 - no secret
+                await trio.sleep(period)
                 began = trio.current_time()
-                await self._sweep(full=full)
+                await self._sweep(began - period)
                 took = trio.current_time() - began
 
-    async def _wait_turn(self, took: float) -> bool:
-        """Wait until it is time to sweep, when the last time *took* that long.
+    async def _sweep(self, since: float) -> None:
+        """Look at some pages of what waits in each queue that nobody has swept just now.
 
-        Returns whether the worker was full for a whole period; if not, one has passed since the last sweep.
+        Args:
+          since: of a queue of which nothing was taken since this moment, also at what is due.
         """
         await trio.lowlevel.checkpoint()
-        began = trio.current_time()
-        period = sweeps.period(random.random(), took)  # noqa: S311 - no secret
-        # In virtual time nobody wakes up for nothing: what is in memory dies with its callers.
-        idle = inf if self._session.capabilities.virtual_time else began + period
-        while True:
-            full = max(began, self._full_since) + period
-            if trio.current_time() >= min(full, idle):
-                return trio.current_time() >= full
-            self._filled = trio.Event()
-            with trio.CancelScope(deadline=min(full, idle)):
-                await self._filled.wait()
-
-    async def _sweep(self, *, full: bool) -> None:
-        """Look at some pages of what waits in each queue that nobody has swept just now."""
-        await trio.lowlevel.checkpoint()
         alive: dict[str, bool] = {}
-        for queue, stand in (await self._turns(full=full)).items():
+        for queue, kept in (await self._turns()).items():
+            stand = sweeps.load(kept, everywhere=self._taken.get(queue, -inf) <= since)
             await self._sweep_queue(queue, stand, alive)
 
-    async def _turns(self, *, full: bool) -> Mapping[str, sweeps.Stand]:
-        """Return the queues that are to be swept, and where to begin."""
+    async def _turns(self) -> Mapping[str, bytes | None]:
+        """Return the queues that are to be swept, and what is kept about where to begin."""
         await trio.lowlevel.checkpoint()
         steps = [Read(key(queue)) for queue in self._queues for key in (sweeps.turn_key, sweeps.stand_key)]
         try:
@@ -107,7 +88,7 @@ class Sweeper:
             self._complain(exc)
             return {}
         turns = zip(self._queues, found[::2], found[1::2], strict=True)
-        return {queue: sweeps.load(kept, full=full) for queue, turn, kept in turns if turn is None}
+        return {queue: kept for queue, turn, kept in turns if turn is None}
 
     async def _sweep_queue(self, queue: str, stand: sweeps.Stand, alive: dict[str, bool]) -> None:
         """Look at some pages of a queue, and write down that it was done; note in *alive* which nurseries are."""
@@ -170,7 +151,10 @@ class Sweeper:
 
 
 def _can_sweep(can: Capabilities) -> bool:
-    """Whether a message that is looked at can be ended by its id."""
+    """Whether a message that is looked at can be ended by its id, and whether there may be any to end."""
+    # What is in memory dies with its callers, and in virtual time nobody wakes up for nothing.
+    if can.virtual_time:
+        return False
     # Of two engines, one may show what the other knows to be over, and whose id is somebody else's by now.  There what
     # waits ends as soon as anybody looks at it (see ``brokers.assisted.orphans``).
     return can.peek and can.cancel_waiting and can.records and can.results == "atomic"
