@@ -1,5 +1,7 @@
 """What every test can ask for."""
 
+import signal
+
 from tests.servers.fixtures import (
     certificates,
     ground,
@@ -31,3 +33,9 @@ __all__ = [
     "redis_server",
     "shared_rabbitmq",
 ]
+
+
+def pytest_configure():
+    """Let Ctrl-C be heard: what a shell starts in the background ignores it, and so would whatever the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
