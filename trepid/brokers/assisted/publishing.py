@@ -15,10 +15,11 @@ from trepid.brokers.assisted.deeds import (
     dump,
     kept_for,
     load,
+    load_holder,
     remembered,
 )
 from trepid.brokers.assisted.draft import Draft, past_key
-from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
+from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange
 from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
@@ -190,15 +191,11 @@ class Drafts:
         assert victim is not None
         assert key is not None
         assert kept is not None
-        if victim != draft.name:
-            entry = (await self._register.read([victim]))[victim]
-
-            def withdrawn(entry: Entry) -> Deed | None:
-                if entry.deed is None or entry.deed.state is not READY:
-                    return None
-                return cancelled(entry.deed, entry.now, replaced_by(draft.item.id))
-
-            await self._register.change({victim: (entry, withdrawn)})
+        if victim != draft.name and not await self._withdrawn(victim, kept, replaced_by(draft.item.id)):
+            # It has started, or ended, since it was looked at.
+            if await self._contend(draft, kept):
+                await self._withdraw(draft)
+            return
         (before,) = await self._register.carry_out([exchange(key, draft.holder, TICKET_FOR, kept)])
         if before in (kept, dump(draft.holder)):
             return
@@ -209,6 +206,19 @@ class Drafts:
         draft.key_kept = before
         if await self._contend(draft, before):
             await self._withdraw(draft)
+
+    async def _withdrawn(self, victim: Name, kept: bytes, reason: str) -> bool:
+        """End a message that holds a unique key, and return whether it still waited."""
+        entry = (await self._register.read([victim]))[victim]
+        token = load_holder(kept).token
+
+        def withdrawn(entry: Entry) -> Deed | None:
+            deed = entry.deed
+            if deed is None or deed.token != token or deed.state is not READY:
+                return None
+            return cancelled(deed, entry.now, reason)
+
+        return (await self._register.change({victim: (entry, withdrawn)}))[victim][1] is not None
 
     async def confirm(self, replies: Sequence[Published]) -> None:
         """The main engine has answered: the claims become deeds, or are given back."""

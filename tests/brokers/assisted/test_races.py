@@ -1,0 +1,118 @@
+"""Whatever another program does between any two steps of an operation, keys, ids and results stay true.
+
+Each operation is interrupted before its n-th call of an engine, for every n that it has: there another program on the
+same two engines carries out one of its own, from beginning to end.
+"""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.brokers.assisted.limited import LimitedBroker
+from trepid.brokers.assisted import AssistedBroker
+from trepid.brokers.memory import MemoryBroker
+from trepid.ports.broker import Broker
+from trepid.ports.messages import Publication
+from trepid.rules.publishing import Publishing
+from trepid.testing.relay import Relay
+from trepid.values.unique import Unique
+
+
+class Gap:
+    """Counts the calls of one program, and lets another act before one of them."""
+
+    def __init__(self):
+        self.left = 0
+        self.act = None
+
+    async def pass_by(self):
+        if self.left > 0:
+            self.left -= 1
+            if self.left == 0:
+                await self.act()
+
+
+class GappyBroker(Broker):
+    def __init__(self, inner, gap):
+        self.inner, self.gap = inner, gap
+
+    def __str__(self):
+        return f"gappy {self.inner}"
+
+    @asynccontextmanager
+    async def open(self):
+        async with self.inner.open() as session:
+            relay = _Gappy(session)
+            relay.gap = self.gap
+            yield relay
+
+
+class _Gappy(Relay):
+    async def carry(self, operation, call):
+        await self.gap.pass_by()
+        return await call()
+
+
+class World:
+    def __init__(self, session, other, gap):
+        self.session, self.other, self.gap = session, other, gap
+        self.tokens = 0
+
+    def publication(self, id="m", **fields):
+        self.tokens += 1
+        return Publication("q", id, ("p", self.tokens), b"{}", **fields)
+
+    async def take(self, limit=10):
+        return await self.other.lease(["q"], limit, 30.0, owner="o")
+
+
+@asynccontextmanager
+async def two_programs():
+    gap, main, second = Gap(), LimitedBroker(), MemoryBroker()
+    async with (
+        AssistedBroker(GappyBroker(main, gap), GappyBroker(second, gap)).open() as session,
+        AssistedBroker(main, second).open() as other,
+    ):
+        await session.declare(["q"])
+        yield World(session, other, gap)
+
+
+async def between_any_two_steps(prepare, operate, act, check, *, most=25):
+    """Let another program *act* before each call that *operate* makes."""
+    gaps = 0
+    for number in range(1, most):
+        async with two_programs() as world:
+            prepared = await prepare(world)
+            acted = []
+
+            async def acts():
+                acted.append(await act(world, prepared))  # noqa: B023
+
+            world.gap.left, world.gap.act = number, acts
+            answer = await operate(world, prepared)
+            if not acted:
+                break
+            gaps += 1
+            await check(world, prepared, answer, acted[0])
+    else:
+        pytest.fail(f"it has more than {most} steps")
+    assert gaps >= 4, "something came between somewhere"
+
+
+async def test_a_holder_that_starts_is_not_replaced(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication("old", unique=Unique("k"))])
+        return world.publication("new", unique=Unique("k", "replace"))
+
+    async def check(world, item, answers, taken):
+        ids = [delivery.id for delivery in taken]
+        ids += [delivery.id for delivery in await world.take()]
+        [answer] = answers
+        if ids == ["old"]:
+            assert (answer.outcome, answer.id) == (Publishing.EXISTING, "old")
+        else:
+            assert (answer.outcome, ids) == (Publishing.ACCEPTED, ["new"])
+
+    await between_any_two_steps(
+        prepare, lambda world, item: world.session.publish([item]), lambda world, _: world.take(), check
+    )
