@@ -10,12 +10,18 @@ import pytest
 
 from tests.brokers.assisted.limited import LimitedBroker
 from trepid.brokers.assisted import AssistedBroker
+from trepid.brokers.assisted.register import deed_key
 from trepid.brokers.memory import MemoryBroker
 from trepid.ports.broker import Broker
-from trepid.ports.messages import Publication
+from trepid.ports.messages import Ending, Publication, Settlement
+from trepid.ports.records import Drop
+from trepid.rules.life import Reply, State
 from trepid.rules.publishing import Publishing
+from trepid.rules.verdicts import Done
 from trepid.testing.relay import Relay
 from trepid.values.unique import Unique
+
+DAY = 86_400.0
 
 
 class Gap:
@@ -116,3 +122,34 @@ async def test_a_holder_that_starts_is_not_replaced(autojump_clock):
     await between_any_two_steps(
         prepare, lambda world, item: world.session.publish([item]), lambda world, _: world.take(), check
     )
+
+
+async def test_a_job_that_starts_before_its_publisher_is_answered_has_its_result(autojump_clock):
+    """Also in a queue that was deleted once, and declared again, which its publisher had not heard of."""
+
+    async def prepare(world):
+        await world.other.delete("q")
+        await world.other.declare(["q"])
+        return world.publication()
+
+    async def check(world, _, answers, taken):
+        assert [answer.outcome for answer in answers] == [Publishing.ACCEPTED]
+        [delivery] = taken or await world.take()
+        assert (await world.other.get("q", "m")).state is State.LEASED
+        assert await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))]) == [Reply.APPLIED]
+        assert await world.other.result("q", "m") == Ending(State.DONE, b"1")
+
+    await between_any_two_steps(
+        prepare, lambda world, item: world.session.publish([item]), lambda world, _: world.take(), check
+    )
+
+
+async def test_a_ticket_that_outlived_its_deed_has_its_result(autojump_clock):
+    async with two_programs() as world:
+        await world.other.delete("q")
+        await world.other.declare(["q"])
+        await world.other.publish([world.publication()])
+        await world.other._second.records.carry_out([Drop(deed_key(("q", "m")))])
+        [delivery] = await world.take()
+        assert await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))]) == [Reply.APPLIED]
+        assert await world.other.result("q", "m") == Ending(State.DONE, b"1")

@@ -59,7 +59,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
       state: ready (or scheduled, which *due* says), leased, or how it ended.
       sure: whether its ticket is surely in the main engine; else its publisher may have died before.
       surplus: whether there may be a ticket too many.
-      epoch: that of its queue when it began to wait.
+      epoch: that of its queue when it was leased, or began to wait.
       lease: the current, or last, lease.
       settled, verdict: the lease and the kind of the last settlement.
       forget: until when it can be read, once ended; None for dead letters.
@@ -219,11 +219,20 @@ def readable(deed: Deed | None, now: float) -> bool:
     return deed is not None and (deed.live or deed.forget is None or now < deed.forget)
 
 
-def leased(deed: Deed, delivery: Delivery, owner: str, until: float) -> Deed:
-    """Return a deed whose ticket was leased."""
+def leased(deed: Deed, delivery: Delivery, owner: str, until: float, epoch: Epoch) -> Deed:
+    """Return a deed whose ticket was leased: so it belongs to its queue as that is now, whatever its publisher knew."""
     lease = Lease(delivery.token, owner, until, delivery.failures, delivery.crashes)
     return replace(
-        deed, state=LEASED, sure=True, lease=lease, expires=None, ended=None, forget=None, reason=None, cancel=None
+        deed,
+        state=LEASED,
+        sure=True,
+        epoch=epoch,
+        lease=lease,
+        expires=None,
+        ended=None,
+        forget=None,
+        reason=None,
+        cancel=None,
     )
 
 

@@ -107,7 +107,7 @@ def _taking(ticket: _Ticket, owner: str, lease_for: float) -> Change:
     def take(entry: Entry) -> Deed | None:
         deed = entry.stored
         if deed is None:
-            return leased(adopted(token, lease), lease, owner, until)
+            return leased(adopted(token, lease), lease, owner, until, entry.epoch)
         if deed.token != token:
             return None
         if not deed.live and deed.state is not DEAD:
@@ -118,7 +118,7 @@ def _taking(ticket: _Ticket, owner: str, lease_for: float) -> Change:
             if deed.cancel is not None:
                 # Its worker fell silent, or gave it back without saying so here; nobody else shall begin.
                 return replace(cancelled(deed, entry.now, deed.cancel), sealed=True)
-        return leased(deed, lease, owner, until)
+        return leased(deed, lease, owner, until, entry.epoch)
 
     return take
 
