@@ -7,6 +7,7 @@ same two engines carries out one of its own, from beginning to end.
 from contextlib import asynccontextmanager
 
 import pytest
+import trio
 
 from tests.brokers.assisted.limited import LimitedBroker
 from trepid.brokers.assisted import AssistedBroker
@@ -153,3 +154,19 @@ async def test_a_ticket_that_outlived_its_deed_has_its_result(autojump_clock):
         [delivery] = await world.take()
         assert await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))]) == [Reply.APPLIED]
         assert await world.other.result("q", "m") == Ending(State.DONE, b"1")
+
+
+@pytest.mark.parametrize("end", ["poison", "expired"])
+async def test_what_time_has_ended_gives_way_to_who_has_its_key_by_now(end, autojump_clock):
+    async with two_programs() as world:
+        unique = Unique("k")
+        await world.other.publish([world.publication("old", unique=unique, max_crashes=1, ttl=50.0)])
+        if end == "poison":
+            assert len(await world.take()) == 1
+        await trio.sleep(60)
+        assert (await world.other.result("q", "old")).reason == end
+        [answer] = await world.other.publish([world.publication("new", unique=unique)])
+        assert answer.outcome is Publishing.ACCEPTED
+        assert await world.other.requeue("q") == 1
+        assert [delivery.id for delivery in await world.take()] == ["new"]
+        assert (await world.other.stats("q")).dead == 1

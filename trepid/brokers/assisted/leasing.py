@@ -73,7 +73,8 @@ async def admit(
 
 
 def _dead(entry: Entry) -> bool:
-    return entry.stored is not None and entry.stored.state is DEAD
+    """Whether a message is a dead letter: its deed says so, or time has made it one."""
+    return any(deed is not None and deed.state is DEAD for deed in (entry.stored, entry.deed))
 
 
 async def _lacks_key(register: Register, entry: Entry, ticket: _Ticket) -> bool:
@@ -84,7 +85,7 @@ async def _lacks_key(register: Register, entry: Entry, ticket: _Ticket) -> bool:
     deed = entry.stored
     if deed is None or deed.token != ticket.token or deed.unique is None:
         return False
-    if deed.state is not DEAD and not (deed.state is READY and not deed.sure):
+    if not _dead(entry) and not (deed.state is READY and not deed.sure):
         return False
     holder = Holder(ticket.name[1], deed.token)
     key = (ticket.name[0], deed.unique)
