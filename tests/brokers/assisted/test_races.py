@@ -15,10 +15,10 @@ from trepid.brokers.assisted.register import deed_key
 from trepid.brokers.memory import MemoryBroker
 from trepid.ports.broker import Broker
 from trepid.ports.messages import Ending, Publication, Settlement
-from trepid.ports.records import Drop
+from trepid.ports.records import Drop, Read
 from trepid.rules.life import Reply, State
 from trepid.rules.publishing import Publishing
-from trepid.rules.verdicts import Done
+from trepid.rules.verdicts import Done, Failed, Failure, Returned, Withdrawn
 from trepid.testing.relay import Relay
 from trepid.values.unique import Unique
 
@@ -170,3 +170,18 @@ async def test_what_time_has_ended_gives_way_to_who_has_its_key_by_now(end, auto
         assert await world.other.requeue("q") == 1
         assert [delivery.id for delivery in await world.take()] == ["new"]
         assert (await world.other.stats("q")).dead == 1
+
+
+async def test_what_was_cancelled_while_it_ran_is_forgotten_in_time(autojump_clock):
+    async with two_programs() as world:
+        await world.other.publish([world.publication(id, result_ttl=10.0) for id in "abc"])
+        deliveries = await world.take()
+        await world.other.cancel("q", list("abc"), "no")
+        verdicts = [Withdrawn(10.0), Failed(Failure("ValueError"), 5.0), Returned()]
+        ends = [Settlement(each.ref, verdict) for each, verdict in zip(deliveries, verdicts, strict=True)]
+        assert await world.other.settle(ends) == [Reply.APPLIED] * 3
+        assert {(await world.other.result("q", id)).state for id in "abc"} == {State.CANCELLED}
+        await trio.sleep(700)
+        await world.other.publish([world.publication("d")])
+        found = await world.other._second.records.carry_out([Read(deed_key(("q", id))) for id in "abc"])
+        assert found == [None] * 3

@@ -12,7 +12,7 @@ from trepid.brokers.assisted.register import Change, Entry, Name, Register, deed
 from trepid.ports.broker import Session
 from trepid.ports.messages import Ref, Settlement
 from trepid.ports.records import Step, Write
-from trepid.rules.life import DEAD, LEASED, Reply
+from trepid.rules.life import CANCELLED, DEAD, LEASED, Reply
 from trepid.rules.verdicts import Done, Verdict, Withdrawn
 
 _OK = (Reply.APPLIED, Reply.REPEATED)
@@ -80,6 +80,12 @@ async def _hear(register: Register, told: Sequence[_Case], replies: Sequence[Rep
             # The deed decides who was first; a repetition may have overtaken us on the way to the main engine.
             case.reply = Reply.APPLIED
             steps += [] if case.after.live else register.freeing(case.name, case.after)
+            if case.after.state is CANCELLED:
+                # Its ticket is gone, so its deed need not wait for that.
+                assert case.before is not None
+                sealed = register.marked(replace(case.after, sealed=True))
+                ttl = kept_for(sealed, case.before.now)
+                steps.append(Write(deed_key(case.name), dump(sealed), ttl, dump(case.after)))
         else:
             case.reply = reply
             late.append(case)
