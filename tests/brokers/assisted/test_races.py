@@ -185,3 +185,44 @@ async def test_what_was_cancelled_while_it_ran_is_forgotten_in_time(autojump_clo
         await world.other.publish([world.publication("d")])
         found = await world.other._second.records.carry_out([Read(deed_key(("q", id))) for id in "abc"])
         assert found == [None] * 3
+
+
+@pytest.mark.parametrize("refusal", ["key", "key, raised", "queue"])
+async def test_a_publish_that_is_refused_leaves_what_was_there(refusal, autojump_clock):
+    async with two_programs() as world:
+        publish = world.other.publish
+        await publish([world.publication("done"), world.publication("dead")])
+        for delivery in await world.take():
+            verdict = Done(b"1", DAY) if delivery.id == "done" else Failed(Failure("ValueError"))
+            await world.other.settle([Settlement(delivery.ref, verdict)])
+        await publish([world.publication("cancelled")])
+        await world.other.cancel("q", ["cancelled"], "no")
+        await publish([world.publication("holder", unique=Unique("k"))])
+        before = {id: await world.other.result("q", id) for id in ("done", "dead", "cancelled")}
+
+        key = {"key": Unique("k"), "key, raised": Unique("k", "raise"), "queue": None}[refusal]
+        lost = [] if key else [Publication("nowhere", "x", ("p", 99), b"{}")]
+        for id in before:
+            [answer, *_] = await publish([world.publication(id, unique=key), *lost])
+            assert answer.outcome not in (Publishing.ACCEPTED, Publishing.DUPLICATE)
+        assert {id: await world.other.result("q", id) for id in before} == before
+        assert [delivery.id for delivery in await world.take()] == ["holder"], "and what was cancelled never runs"
+
+
+@pytest.mark.parametrize("end", ["cancelled", "dead"])
+async def test_what_has_ended_never_runs_however_long_its_successor_is_forgotten(end, autojump_clock):
+    async with two_programs() as world:
+        await world.other.publish([world.publication(delay=5 * DAY if end == "cancelled" else 0.0)])
+        if end == "cancelled":
+            await world.other.cancel("q", ["m"], "no")
+        else:
+            [delivery] = await world.take()
+            await world.other.settle([Settlement(delivery.ref, Failed(Failure("ValueError")))])
+        for _ in range(2):
+            [answer] = await world.other.publish([world.publication()])
+            assert answer.outcome is Publishing.ACCEPTED
+            [delivery] = await world.take()
+            await world.other.settle([Settlement(delivery.ref, Done(b"1", 0.0))])
+        await trio.sleep(6 * DAY)
+        await world.other.requeue("q")
+        assert await world.take() == []

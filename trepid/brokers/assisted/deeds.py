@@ -58,7 +58,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
       token: which publish it is.
       state: ready (or scheduled, which *due* says), leased, or how it ended.
       sure: whether its ticket is surely in the main engine; else its publisher may have died before.
-      surplus: whether there may be a ticket too many.
+      surplus: whether there may be a ticket too many, of this publish or of an earlier one.
       epoch: that of its queue when it was leased, or began to wait.
       lease: the current, or last, lease.
       settled, verdict: the lease and the kind of the last settlement.
@@ -222,18 +222,8 @@ def readable(deed: Deed | None, now: float) -> bool:
 def leased(deed: Deed, delivery: Delivery, owner: str, until: float, epoch: Epoch) -> Deed:
     """Return a deed whose ticket was leased: so it belongs to its queue as that is now, whatever its publisher knew."""
     lease = Lease(delivery.token, owner, until, delivery.failures, delivery.crashes)
-    return replace(
-        deed,
-        state=LEASED,
-        sure=True,
-        epoch=epoch,
-        lease=lease,
-        expires=None,
-        ended=None,
-        forget=None,
-        reason=None,
-        cancel=None,
-    )
+    deed = replace(deed, state=LEASED, sure=True, epoch=epoch, lease=lease)
+    return replace(deed, expires=None, ended=None, forget=None, reason=None, cancel=None)
 
 
 def cancelled(deed: Deed, now: float, reason: str, keep: float | None = None) -> Deed:
@@ -287,11 +277,16 @@ def remembered(deed: Deed) -> float:
     return LONG_REMEMBERED if deed.remembered else REMEMBERED
 
 
+def spent(deed: Deed) -> bool:
+    """Whether a message has ended, and its ticket has surely gone."""
+    return not deed.live and not deed.surplus and (deed.state is DONE or deed.sealed)
+
+
 def kept_for(deed: Deed, now: float) -> float:
     """Return for how many seconds a deed is to be kept.
 
     Until its ticket has surely gone, in any case; after that for as long as its publish may be repeated.
     """
-    if not deed.live and not deed.surplus and deed.forget is not None and (deed.state is DONE or deed.sealed):
+    if spent(deed) and deed.forget is not None:
         return max(0.0, deed.forget - now) + remembered(deed)
     return TICKET_FOR + max(0.0, deed.due - now)

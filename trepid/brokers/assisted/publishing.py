@@ -7,6 +7,7 @@ from typing import final
 
 from msgspec.structs import replace
 
+from trepid.brokers.assisted.cancelling import withdraw
 from trepid.brokers.assisted.deeds import (
     TICKET_FOR,
     Deed,
@@ -15,11 +16,11 @@ from trepid.brokers.assisted.deeds import (
     dump,
     kept_for,
     load,
-    load_holder,
     remembered,
+    spent,
 )
 from trepid.brokers.assisted.draft import Draft, past_key
-from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange
+from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
 from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
@@ -119,20 +120,35 @@ class Drafts:
                 draft.is_(Publishing.EXISTING)
                 await self._undo(draft)
                 return
-            # It has ended, or its queue was emptied: this is a new run, and the old publish is remembered for a while.
-            steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
-            if known.sure or not known.live:
-                steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
-            steps += self._register.freeing(draft.name, known) if known.unique != draft.deed.unique else []
-            before = (await self._register.carry_out(steps))[0]
-            if before != kept:
-                await self._decide(draft, None, before, now)
+            if not await self._succeed(draft, known, kept, now):
                 return
-            draft.claimed = True
         draft.goes = True
         draft.is_(Publishing.ACCEPTED)
         if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
             await self._contend(draft, draft.key_kept)
+
+    async def _succeed(self, draft: Draft, known: Deed, kept: bytes | None, now: float) -> bool:
+        """Take the place of a message that has ended, or whose queue was emptied: this is a new run.
+
+        The old publish is remembered for a while.  Returns whether it was so; otherwise all is decided.
+        """
+        # Whoever leases a ticket that is left of it finds this deed, and so it must be kept for that long.
+        draft.former, draft.deed = known, replace(draft.deed, surplus=not spent(known))
+        steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
+        if known.sure or not known.live:
+            steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
+        before = (await self._register.carry_out(steps))[0]
+        if before is None:
+            # It is gone meanwhile.
+            draft.former = None
+            (before,) = await self._register.carry_out([Claim(deed_key(draft.name), dump(draft.deed), TICKET_FOR)])
+        elif before == kept:
+            draft.claimed = True
+            if known.unique not in (None, draft.deed.unique):
+                await self._register.carry_out(self._register.freeing(draft.name, known))
+            return True
+        await self._decide(draft, None, before, now)
+        return False
 
     async def _repeat(self, draft: Draft, entry: Entry, known: Deed | None) -> None:
         """The same publish again; its ticket goes once more if the first one may never have arrived."""
@@ -191,7 +207,7 @@ class Drafts:
         assert victim is not None
         assert key is not None
         assert kept is not None
-        if victim != draft.name and not await self._withdrawn(victim, kept, replaced_by(draft.item.id)):
+        if victim != draft.name and not await withdraw(self._register, victim, kept, replaced_by(draft.item.id)):
             # It has started, or ended, since it was looked at.
             if await self._contend(draft, kept):
                 await self._withdraw(draft)
@@ -206,19 +222,6 @@ class Drafts:
         draft.key_kept = before
         if await self._contend(draft, before):
             await self._withdraw(draft)
-
-    async def _withdrawn(self, victim: Name, kept: bytes, reason: str) -> bool:
-        """End a message that holds a unique key, and return whether it still waited."""
-        entry = (await self._register.read([victim]))[victim]
-        token = load_holder(kept).token
-
-        def withdrawn(entry: Entry) -> Deed | None:
-            deed = entry.deed
-            if deed is None or deed.token != token or deed.state is not READY:
-                return None
-            return cancelled(deed, entry.now, reason)
-
-        return (await self._register.change({victim: (entry, withdrawn)}))[victim][1] is not None
 
     async def confirm(self, replies: Sequence[Published]) -> None:
         """The main engine has answered: the claims become deeds, or are given back."""
@@ -282,7 +285,7 @@ class Drafts:
             steps.append(Write(deed_key(draft.name), dump(ended), kept_for(ended, now), dump(draft.deed)))
             draft.again = False
         if draft.claimed:
-            steps.append(Drop(deed_key(draft.name), dump(draft.deed)))
+            steps.append(draft.given_back)
             draft.claimed = False
         draft.goes = False
         if draft.key is not None and (draft.key_kept is None or draft.victim is not None):
