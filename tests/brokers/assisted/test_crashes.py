@@ -472,6 +472,21 @@ async def test_a_flush_frees_ids_and_keys(autojump_clock):
     await cut_off(prepare, lambda world, _: world.session.purge("q", [State.READY, State.SCHEDULED]), check)
 
 
+async def test_a_deletion_that_is_repeated_frees_ids_and_keys(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication(unique=Unique("k"))])
+
+    async def check(world, _):
+        await world.other.delete("q")
+        await world.other.declare(["q"])
+        assert await world.other.result("q", "m") is Absent.GONE
+        [free] = await world.other.publish([world.publication(unique=Unique("k"))])
+        assert free.outcome is Publishing.ACCEPTED
+        assert await world.run_all() == {"m": 1}
+
+    await cut_off(prepare, lambda world, _: world.session.delete("q"), check)
+
+
 # ------------------------------------------------------------------------------------------------- losing an engine
 
 
