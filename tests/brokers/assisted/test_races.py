@@ -226,3 +226,18 @@ async def test_what_has_ended_never_runs_however_long_its_successor_is_forgotten
         await trio.sleep(6 * DAY)
         await world.other.requeue("q")
         assert await world.take() == []
+
+
+async def test_a_lease_of_which_the_deed_has_not_heard_is_given_back(autojump_clock):
+    """The second engine was lost over the lease of a retry; the worker asks what it holds, and returns that."""
+    async with two_programs() as world:
+        await world.other.publish([world.publication()])
+        [delivery] = await world.take()
+        await world.other.settle([Settlement(delivery.ref, Failed(Failure("ValueError"), 1.0))])
+        await trio.sleep(2)
+        await world.other._main.lease(["q"], 1, 30.0, owner="o")
+        [ref] = await world.other.held("o")
+        assert await world.other.settle([Settlement(ref, Returned())]) == [Reply.APPLIED]
+        [delivery] = await world.take()
+        assert (delivery.failures, delivery.crashes) == (1, 0)
+        assert await world.other.settle([Settlement(ref, Returned())]) == [Reply.SUPERSEDED]
