@@ -29,6 +29,9 @@ The deed is kept for longer: the ticket may be there, and whoever leases it must
 TICKET_FOR: Final = 400 * DAY
 """For how long a deed outlasts a ticket that may still be about."""
 
+NOT_STORED: Final = "not stored"
+"""The reason of a deed whose publish was refused when its ticket may have been there: there never was a message."""
+
 SURPLUS_WAITS: Final = 1.0
 """Seconds for which a ticket is sent away whose message runs already, by another ticket."""
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from trepid.brokers.assisted.cancelling import withdraw
 from trepid.brokers.assisted.deeds import (
+    NOT_STORED,
     TICKET_FOR,
     Deed,
     cancelled,
@@ -112,7 +113,8 @@ class Drafts:
             entry = (await self._register.without_orphans({draft.name: entry}))[draft.name]
             known, kept = entry.stored, entry.kept
         draft.claimed = known is None
-        if past is not None or (known is not None and known.token == draft.item.token):
+        same = known is not None and known.token == draft.item.token and known.reason != NOT_STORED
+        if past is not None or same:
             await self._repeat(draft, entry, known if past is None else None)
             return
         if known is not None:
@@ -135,7 +137,7 @@ class Drafts:
         # Whoever leases a ticket that is left of it finds this deed, and so it must be kept for that long.
         draft.former, draft.deed = known, replace(draft.deed, surplus=not spent(known))
         steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
-        if known.sure or not known.live:
+        if (known.sure or not known.live) and known.token != draft.item.token:
             steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
         before = (await self._register.carry_out(steps))[0]
         if before is None:
@@ -280,7 +282,7 @@ class Drafts:
         if draft.again:
             # Its ticket may be there from an earlier attempt; it must find a deed by which it is thrown away.
             now = await self._main.now()
-            ended = self._register.marked(cancelled(draft.deed, now, "not stored"))
+            ended = self._register.marked(cancelled(draft.deed, now, NOT_STORED))
             ended = replace(ended, sure=True, forget=now)
             steps.append(Write(deed_key(draft.name), dump(ended), kept_for(ended, now), dump(draft.deed)))
             draft.again = False
