@@ -241,3 +241,16 @@ async def test_a_lease_of_which_the_deed_has_not_heard_is_given_back(autojump_cl
         [delivery] = await world.take()
         assert (delivery.failures, delivery.crashes) == (1, 0)
         assert await world.other.settle([Settlement(ref, Returned())]) == [Reply.SUPERSEDED]
+
+
+async def test_of_two_of_one_id_in_a_batch_the_second_is_stored_if_the_first_is_not(autojump_clock):
+    async with two_programs() as world:
+        await world.other.publish([world.publication("old", unique=Unique("k"))])
+        batch = [world.publication(unique=Unique("k")), world.publication(), world.publication()]
+        answers = await world.other.publish(batch)
+        assert [(answer.outcome, answer.id) for answer in answers] == [
+            (Publishing.EXISTING, "old"),
+            (Publishing.ACCEPTED, "m"),
+            (Publishing.EXISTING, "m"),
+        ]
+        assert {delivery.id for delivery in await world.take()} == {"old", "m"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import attrs
 from msgspec.structs import replace
 
-from trepid.brokers.assisted.deeds import Deed, Holder, dump, kept_for, ticket_id
+from trepid.brokers.assisted.deeds import TICKET_FOR, Deed, Holder, dump, kept_for, ticket_id
 from trepid.brokers.assisted.register import Name, deed_key, holder_key
 from trepid.ports.messages import Publication
-from trepid.ports.records import Drop, Step, Write
+from trepid.ports.records import Claim, Drop, Step, Write
 from trepid.rules.publishing import Published, Publishing, PublishToken
 
 
@@ -52,6 +52,11 @@ class Draft:
     def is_(self, outcome: Publishing, id: str | None = None) -> None:
         """Decide the answer."""
         self.answer = Published(outcome, id or self.item.id)
+
+    @property
+    def claim(self) -> Step:
+        """The step that claims its id, if nobody has that."""
+        return Claim(deed_key(self.name), dump(self.deed), TICKET_FOR)
 
     @property
     def given_back(self) -> Step:

@@ -21,7 +21,7 @@ from trepid.brokers.assisted.deeds import (
     spent,
 )
 from trepid.brokers.assisted.draft import Draft, past_key
-from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
+from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange
 from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
@@ -65,19 +65,21 @@ class Drafts:
             deed = self._register.marked(claimed(item, self._register.known_epoch(item.queue), now))
             draft = Draft(item, deed)
             self._drafts.append(draft)
-            steps += [
-                Read(past_key(item.queue, item.token)),
-                Claim(deed_key(draft.name), dump(draft.deed), TICKET_FOR),
-            ]
+            steps += [Read(past_key(item.queue, item.token)), draft.claim]
             if draft.key is not None:
                 steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
         found = iter(await self._register.carry_out(steps))
         for queue in queues:
             self._register.saw_epoch(queue, next(found))
+        vacant: set[Name] = set()
         for draft in self._drafts:
             past, kept = next(found), next(found)
             draft.key_kept = None if draft.key is None else next(found)
+            if draft.name in vacant:
+                # Who had claimed it in this batch has given it back.
+                (kept,) = await self._register.carry_out([draft.claim])
             await self._decide(draft, past, kept, now)
+            (vacant.discard if draft.goes else vacant.add)(draft.name)
         if await self._refused():
             return False
         if any(draft.victim not in (None, draft.name) for draft in self._drafts) and await self._lack_queue():
@@ -143,7 +145,7 @@ class Drafts:
         if before is None:
             # It is gone meanwhile.
             draft.former = None
-            (before,) = await self._register.carry_out([Claim(deed_key(draft.name), dump(draft.deed), TICKET_FOR)])
+            (before,) = await self._register.carry_out([draft.claim])
         elif before == kept:
             draft.claimed = True
             if known.unique not in (None, draft.deed.unique):
