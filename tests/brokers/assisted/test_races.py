@@ -254,3 +254,53 @@ async def test_of_two_of_one_id_in_a_batch_the_second_is_stored_if_the_first_is_
             (Publishing.EXISTING, "m"),
         ]
         assert {delivery.id for delivery in await world.take()} == {"old", "m"}
+
+
+@pytest.mark.parametrize("meanwhile", ["another", "forgotten"])
+async def test_of_those_who_take_the_place_of_what_has_ended_one_is_stored(meanwhile, autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication(unique=Unique("old"))])
+        [delivery] = await world.take()
+        await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))])
+        return world.publication(unique=Unique("k"))
+
+    async def act(world, _):
+        if meanwhile == "another":
+            return await world.other.publish([world.publication(unique=Unique("k"))])
+        await world.other._second.records.carry_out([Drop(deed_key(("q", "m")))])
+        return []
+
+    async def check(world, _, answers, others):
+        assert sorted(answer.outcome for answer in [*answers, *others]) in (
+            [Publishing.ACCEPTED],
+            [Publishing.ACCEPTED, Publishing.EXISTING],
+        )
+        [delivery] = await world.take()
+        [rival] = await world.other.publish([world.publication("rival", unique=Unique("k"))])
+        assert (rival.outcome, rival.id) == (Publishing.EXISTING, "m")
+        assert await world.other.settle([Settlement(delivery.ref, Done(b"2", DAY))]) == [Reply.APPLIED]
+        assert await world.other.result("q", "m") == Ending(State.DONE, b"2")
+
+    await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
+
+
+async def test_a_requeued_message_keeps_its_key_beside_who_wanted_its_place(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication(unique=Unique("old"))])
+        [delivery] = await world.take()
+        await world.other.settle([Settlement(delivery.ref, Failed(Failure("ValueError")))])
+        return world.publication(unique=Unique("k"))
+
+    async def act(world, _):
+        await world.other.requeue("q")
+        return await world.take()
+
+    async def check(world, _, answers, taken):
+        if not taken:
+            return  # its place was taken before
+        [answer] = answers
+        if answer.outcome is Publishing.EXISTING:
+            [rival] = await world.other.publish([world.publication("rival", unique=Unique("old"))])
+            assert (rival.outcome, rival.id) == (Publishing.EXISTING, "m")
+
+    await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
