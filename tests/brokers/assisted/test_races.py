@@ -125,6 +125,31 @@ async def test_a_holder_that_starts_is_not_replaced(autojump_clock):
     )
 
 
+@pytest.mark.parametrize("end", ["cancelled", "done", "replaced"])
+async def test_a_holder_that_ends_meanwhile_gives_way(end, autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication("old", unique=Unique("k"))])
+        return world.publication("new", unique=Unique("k", "replace"))
+
+    async def act(world, _):
+        if end == "cancelled":
+            await world.other.cancel("q", ["old"], "no")
+        elif end == "replaced":
+            await world.other.publish([world.publication("other", unique=Unique("k", "replace"))])
+        else:
+            for delivery in await world.take():
+                await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))])
+
+    async def check(world, _, answers, __):
+        assert [(answer.outcome, answer.id) for answer in answers] == [(Publishing.ACCEPTED, "new")]
+        rest = [delivery.id for delivery in await world.take()]
+        # Done, or replaced, it may also be just after it was stored.
+        assert rest in ([["new"]] if end == "cancelled" else [["new"], ["other"], []])
+        assert (await world.other.get("q", "old")).state in (State.CANCELLED, State.DONE)
+
+    await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
+
+
 async def test_a_job_that_starts_before_its_publisher_is_answered_has_its_result(autojump_clock):
     """Also in a queue that was deleted once, and declared again, which its publisher had not heard of."""
 
