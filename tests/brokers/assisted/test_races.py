@@ -309,6 +309,28 @@ async def test_of_those_who_take_the_place_of_what_has_ended_one_is_stored(meanw
     await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
 
 
+async def test_who_takes_the_place_of_what_has_ended_has_its_key_before_or_leaves_all_as_it_was(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication()])
+        [delivery] = await world.take()
+        await world.other.settle([Settlement(delivery.ref, Done(b"1", DAY))])
+        return world.publication(unique=Unique("k"))
+
+    async def act(world, _):
+        return await world.other.publish([world.publication("rival", unique=Unique("k"))])
+
+    async def check(world, _, answers, others):
+        assert sorted((answer.outcome, answer.id) for answer in [*answers, *others]) in (
+            [(Publishing.ACCEPTED, "m"), (Publishing.EXISTING, "m")],
+            [(Publishing.ACCEPTED, "rival"), (Publishing.EXISTING, "rival")],
+        )
+        if answers[0].id == "rival":
+            assert await world.other.result("q", "m") == Ending(State.DONE, b"1")
+        assert [delivery.id for delivery in await world.take()] == [answers[0].id]
+
+    await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
+
+
 async def test_a_requeued_message_keeps_its_key_beside_who_wanted_its_place(autojump_clock):
     async def prepare(world):
         await world.other.publish([world.publication(unique=Unique("old"))])

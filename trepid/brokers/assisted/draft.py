@@ -59,12 +59,17 @@ class Draft:
         return Claim(deed_key(self.name), dump(self.deed), TICKET_FOR)
 
     @property
+    def key_claim(self) -> list[Step]:
+        """The step that claims its unique key, if it has one and nobody has that."""
+        return [] if self.key is None else [Claim(self.key, dump(self.holder), TICKET_FOR)]
+
+    @property
     def given_back(self) -> Step:
         """The step that leaves the id as it was before it was claimed."""
         key, mine, former = deed_key(self.name), dump(self.deed), self.former
-        return (
-            Drop(key, mine) if former is None else Write(key, dump(former), kept_for(former, self.deed.enqueued), mine)
-        )
+        if former is None:
+            return Drop(key, mine)
+        return Write(key, dump(former), kept_for(former, self.deed.enqueued), mine)
 
     @property
     def ticket(self) -> Publication:

@@ -65,9 +65,7 @@ class Drafts:
             deed = self._register.marked(claimed(item, self._register.known_epoch(item.queue), now))
             draft = Draft(item, deed)
             self._drafts.append(draft)
-            steps += [Read(past_key(item.queue, item.token)), draft.claim]
-            if draft.key is not None:
-                steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
+            steps += [Read(past_key(item.queue, item.token)), draft.claim, *draft.key_claim]
         found = iter(await self._register.carry_out(steps))
         for queue in queues:
             self._register.saw_epoch(queue, next(found))
@@ -141,7 +139,11 @@ class Drafts:
         steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
         if (known.sure or not known.live) and known.token != draft.item.token:
             steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
-        before = (await self._register.carry_out(steps))[0]
+        steps += draft.key_claim  # once more: until now it was free for all, as its holder had no deed
+        found = await self._register.carry_out(steps)
+        before = found[0]
+        if draft.key is not None and found[-1] != dump(draft.holder):
+            draft.key_kept = found[-1]
         if before is None:
             # It is gone meanwhile.
             draft.former = None
@@ -264,9 +266,7 @@ class Drafts:
     async def _late(self, draft: Draft) -> None:
         """The claim ran out while the ticket was on its way: it is claimed again, unless the id is taken by now."""
         sure = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
-        steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR)]
-        if draft.key is not None:
-            steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
+        steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR), *draft.key_claim]
         before = load((await self._register.carry_out(steps))[0])
         if before is not None and before.token != draft.item.token:
             draft.is_(Publishing.EXISTING)  # our ticket fits no deed any more, and is thrown away
