@@ -5,6 +5,7 @@ same two engines carries out one of its own, from beginning to end.
 """
 
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -13,6 +14,7 @@ from tests.brokers.assisted.limited import LimitedBroker
 from trepid.brokers.assisted import AssistedBroker
 from trepid.brokers.assisted.register import deed_key
 from trepid.brokers.memory import MemoryBroker
+from trepid.errors import BrokerLostError
 from trepid.ports.broker import Broker
 from trepid.ports.messages import Ending, Publication, Settlement
 from trepid.ports.records import Drop, Read
@@ -351,3 +353,41 @@ async def test_a_requeued_message_keeps_its_key_beside_who_wanted_its_place(auto
             assert (rival.outcome, rival.id) == (Publishing.EXISTING, "m")
 
     await between_any_two_steps(prepare, lambda world, item: world.session.publish([item]), act, check)
+
+
+async def test_a_dead_letter_that_was_settled_twice_and_requeued_is_kept_as_long_as_any(autojump_clock):
+    async with two_programs() as world:
+        await world.other.publish([world.publication(result_ttl=0.0)])
+        [delivery] = await world.take()
+        for reply in (Reply.APPLIED, Reply.REPEATED):
+            dead = Settlement(delivery.ref, Failed(Failure("ValueError")))
+            assert await world.other.settle([dead]) == [reply]
+        assert await world.other.requeue("q") == 1
+        await world.take()
+        await world.other.cancel("q", ["m"], "no")
+        # Its worker falls silent; the next one throws its ticket away, and is cut off over that.
+        await trio.sleep(60)
+        main, settle = world.other._main, type(world.other._main).settle
+
+        async def lost(batch, *, then=()):
+            raise BrokerLostError
+
+        main.settle = lost
+        with pytest.raises(BrokerLostError):
+            await world.take()
+        main.settle = partial(settle, main)
+        await trio.sleep(3600)
+        assert await world.take() == []
+
+
+async def test_what_was_cancelled_while_it_waited_is_forgotten_once_its_ticket_is_gone(autojump_clock):
+    async with two_programs() as world:
+        read = partial(world.other._second.records.carry_out, [Read(deed_key(("q", "m")))])
+        await world.other.publish([world.publication(result_ttl=10.0)])
+        await world.other.cancel("q", ["m"], "no")
+        await trio.sleep(DAY)
+        assert await read() != [None]
+        assert await world.take() == []
+        assert await read() != [None]
+        await trio.sleep(601)
+        assert await read() == [None]

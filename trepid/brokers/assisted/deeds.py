@@ -68,6 +68,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
       forget: until when it can be read, once ended; None for dead letters.
       scope: the job nursery that it belongs to, if it does.
       sealed: somebody has acted upon its end, so that cannot be taken back any more.
+      gone: the main engine has said that its ticket is gone.
       mark: of who wrote it last; no two writes have the same, so everybody knows their own.
       The others are as in MessageView, Publication and Ending.
     """
@@ -101,6 +102,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
     unreadable: str | None = None
     remembered: bool = False
     scope: str | None = None
+    gone: bool = False
 
     @property
     def live(self) -> bool:
@@ -282,7 +284,7 @@ def remembered(deed: Deed) -> float:
 
 def spent(deed: Deed) -> bool:
     """Whether a message has ended, and its ticket has surely gone."""
-    return not deed.live and not deed.surplus and (deed.state is DONE or deed.sealed)
+    return not deed.live and not deed.surplus and (deed.state is DONE or deed.gone)
 
 
 def kept_for(deed: Deed, now: float) -> float:

@@ -22,7 +22,7 @@ from trepid.brokers.assisted.register import Change, Entry, Name, Register, exch
 from trepid.ports.broker import Session
 from trepid.ports.messages import Delivery, Settlement
 from trepid.ports.records import Claim
-from trepid.rules.life import DEAD, LEASED, READY
+from trepid.rules.life import CANCELLED, DEAD, LEASED, READY, Reply
 from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
 
@@ -53,6 +53,7 @@ async def admit(
         id, token = read_ticket(lease.id)
         tickets.append(_Ticket(lease, (lease.queue, id), token))
     ends: dict[_Ticket, Verdict] = {}
+    withdrawn: dict[_Ticket, tuple[Deed, float]] = {}
     # Two tickets of one id at once: the second is looked at when the first is decided.
     for wave in in_waves((each for each in tickets if each.token is not None), lambda ticket: ticket.name):
         entries = await register.read(wave)
@@ -67,8 +68,15 @@ async def admit(
             end = await _end_of(register, wave[name], entry, new)
             if end is not None:
                 ends[wave[name]] = end
+            deed = entry.stored if new is None else new
+            if deed is not None and deed.state is CANCELLED and deed.token == wave[name].token:
+                withdrawn[wave[name]] = (deed, entry.now)
     if ends:
-        await main.settle([Settlement(ticket.lease.ref, verdict) for ticket, verdict in ends.items()])
+        replies = await main.settle([Settlement(ticket.lease.ref, verdict) for ticket, verdict in ends.items()])
+        gone = [ticket for ticket, reply in zip(ends, replies, strict=True) if reply is Reply.APPLIED]
+        steps = [register.gone(ticket.name, *withdrawn[ticket]) for ticket in gone if ticket in withdrawn]
+        if steps:
+            await register.carry_out(steps)
     return [replace(each.lease, id=each.name[1]) for each in tickets if each not in ends]
 
 

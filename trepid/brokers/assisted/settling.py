@@ -84,9 +84,7 @@ async def _hear(register: Register, told: Sequence[_Case], replies: Sequence[Rep
             if case.after.state is CANCELLED:
                 # Its ticket is gone, so its deed need not wait for that.
                 assert case.before is not None
-                sealed = register.marked(replace(case.after, sealed=True))
-                ttl = kept_for(sealed, case.before.now)
-                steps.append(Write(deed_key(case.name), dump(sealed), ttl, dump(case.after)))
+                steps.append(register.gone(case.name, case.after, case.before.now))
         else:
             case.reply = reply
             late.append(case)
