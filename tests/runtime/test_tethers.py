@@ -220,6 +220,21 @@ async def test_a_nursery_that_ended_well_leaves_no_stragglers(connection, autoju
     assert await ended(handles[-1]) == (trepid.State.CANCELLED, "its job nursery is gone", 0)
 
 
+async def test_a_dead_letter_of_a_nursery_that_is_over_is_not_run_again(connection, autojump_clock):
+    async def fail() -> None:
+        raise ValueError
+
+    actor = trepid.Actor(fail)
+    await live(connection, "s", 30)
+    [handle] = await put(connection, actor.job(), scope="s")
+    async with working(trepid.Worker(actor), connection):
+        await handle.wait()
+        await trio.sleep(30)
+        assert await connection.requeue("default") == 1
+        await handle.wait()
+    assert (await ended(handle))[:2] == (trepid.State.CANCELLED, "its job nursery is gone")
+
+
 async def test_an_old_sign_of_life_cannot_be_mistaken(connection, autojump_clock):
     # What is under the key may be of a later version.
     log = Log()

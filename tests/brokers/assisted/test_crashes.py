@@ -4,6 +4,7 @@ Each operation is cut off after its n-th call of an engine, before or after that
 has.  Then the program that made it is gone, another one goes on, and what the guide promises must be true.
 """
 
+import itertools
 import math
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -181,6 +182,34 @@ async def test_a_repetition_that_has_lost_its_key_is_not_stored(autojump_clock):
         assert await world.run_all() == {rival.id: 1}
 
     await cut_off(prepare, lambda world, item: world.session.publish([item]), check)
+
+
+@pytest.mark.parametrize("on_conflict", ["existing", "raise"])
+async def test_a_publish_that_is_cut_off_twice_is_refused_like_any_other(autojump_clock, on_conflict):
+    async def cut(world, item, number):
+        world.cut.left, world.cut.applied = number, True
+        try:
+            await world.session.publish([item])
+        except BrokerLostError:
+            return True
+        finally:
+            world.cut.left = math.inf
+        return False
+
+    twice = 0
+    for first, second in itertools.product(range(1, 9), repeat=2):
+        async with two_programs() as world:
+            await world.other.publish([world.publication("old", unique=Unique("k"))])
+            item = world.publication(unique=Unique("k", on_conflict))
+            twice += await cut(world, item, first) and await cut(world, item, second)
+            [answer] = await world.session.publish([item])
+            wanted = Publishing.EXISTING if on_conflict == "existing" else Publishing.CONFLICT
+            assert (answer.outcome, answer.id) == (wanted, "old")
+            assert await world.run_all() == {"old": 1}
+            [free] = await world.session.publish([item])
+            assert (free.outcome, free.id) == (Publishing.ACCEPTED, "m")
+            assert await world.run_all() == {"m": 1}
+    assert twice > 10
 
 
 async def test_of_a_dead_publisher_and_a_living_one_with_the_same_key_one_runs(autojump_clock):
@@ -470,6 +499,21 @@ async def test_a_flush_frees_ids_and_keys(autojump_clock):
         assert await world.run_all() == {"m": 1}
 
     await cut_off(prepare, lambda world, _: world.session.purge("q", [State.READY, State.SCHEDULED]), check)
+
+
+async def test_a_deletion_that_is_repeated_frees_ids_and_keys(autojump_clock):
+    async def prepare(world):
+        await world.other.publish([world.publication(unique=Unique("k"))])
+
+    async def check(world, _):
+        await world.other.delete("q")
+        await world.other.declare(["q"])
+        assert await world.other.result("q", "m") is Absent.GONE
+        [free] = await world.other.publish([world.publication(unique=Unique("k"))])
+        assert free.outcome is Publishing.ACCEPTED
+        assert await world.run_all() == {"m": 1}
+
+    await cut_off(prepare, lambda world, _: world.session.delete("q"), check)
 
 
 # ------------------------------------------------------------------------------------------------- losing an engine

@@ -254,3 +254,17 @@ async def test_what_the_second_engine_keeps_is_gone_in_time(autojump_clock):
         await connection.queues()
         await connection.session._second.records.carry_out([])
         assert len(second.records) == 0
+
+
+async def test_the_ends_of_many_are_looked_for_many_at_a_time(autojump_clock):
+    asked = []
+    second = FaultyBroker(MemoryBroker(), asked.append)
+    async with connected(LimitedBroker(), second) as connection:
+        async with working(trepid.Worker(SLEEPER), connection), trepid.open_job_nursery(connection) as jobs:
+            handles = [jobs.start_soon(SLEEPER.job(10 + n % 5)) for n in range(200)]
+            await idle()
+            asked.clear()
+        assert trio.current_time() < 14.5
+        assert jobs.statistics().done == 200
+        assert asked.count("records") < 1000
+        assert [await handle.result() for handle in handles] == ["slept"] * 200

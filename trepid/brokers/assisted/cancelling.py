@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from trepid.brokers.assisted.deeds import Deed, cancelled, readable
+from trepid.brokers.assisted.deeds import Deed, cancelled, load_holder, readable
 from trepid.brokers.assisted.register import Change, Entry, Name, Register
 from trepid.ports.records import Step
-from trepid.rules.life import LEASED, CancelReply
+from trepid.rules.life import LEASED, READY, CancelReply
 
 
 async def cancel(register: Register, queue: str, ids: Sequence[str], reason: str) -> list[CancelReply]:
@@ -44,6 +44,20 @@ async def cancel(register: Register, queue: str, ids: Sequence[str], reason: str
         answers.append(CancelReply.FINISHED if again else reply)
         first.add(id)
     return answers
+
+
+async def withdraw(register: Register, name: Name, holder: bytes, reason: str) -> bool:
+    """End the message that holds a unique key, if it still waits, and return whether it did."""
+    entry = (await register.read([name]))[name]
+    token = load_holder(holder).token
+
+    def withdrawing(entry: Entry) -> Deed | None:
+        deed = entry.deed
+        if deed is None or deed.token != token or deed.state is not READY:
+            return None
+        return cancelled(deed, entry.now, reason)
+
+    return (await register.change({name: (entry, withdrawing)}))[name][1] is not None
 
 
 def _reply(entry: Entry, new: Deed | None) -> CancelReply:

@@ -29,6 +29,9 @@ The deed is kept for longer: the ticket may be there, and whoever leases it must
 TICKET_FOR: Final = 400 * DAY
 """For how long a deed outlasts a ticket that may still be about."""
 
+NOT_STORED: Final = "not stored"
+"""The reason of a deed whose publish was refused when its ticket may have been there: there never was a message."""
+
 SURPLUS_WAITS: Final = 1.0
 """Seconds for which a ticket is sent away whose message runs already, by another ticket."""
 
@@ -58,13 +61,14 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
       token: which publish it is.
       state: ready (or scheduled, which *due* says), leased, or how it ended.
       sure: whether its ticket is surely in the main engine; else its publisher may have died before.
-      surplus: whether there may be a ticket too many.
-      epoch: that of its queue when it began to wait.
+      surplus: whether there may be a ticket too many, of this publish or of an earlier one.
+      epoch: that of its queue when it was leased, or began to wait.
       lease: the current, or last, lease.
       settled, verdict: the lease and the kind of the last settlement.
       forget: until when it can be read, once ended; None for dead letters.
       scope: the job nursery that it belongs to, if it does.
       sealed: somebody has acted upon its end, so that cannot be taken back any more.
+      gone: the main engine has said that its ticket is gone.
       mark: of who wrote it last; no two writes have the same, so everybody knows their own.
       The others are as in MessageView, Publication and Ending.
     """
@@ -98,6 +102,7 @@ class Deed(msgspec.Struct, frozen=True, omit_defaults=True):
     unreadable: str | None = None
     remembered: bool = False
     scope: str | None = None
+    gone: bool = False
 
     @property
     def live(self) -> bool:
@@ -219,12 +224,11 @@ def readable(deed: Deed | None, now: float) -> bool:
     return deed is not None and (deed.live or deed.forget is None or now < deed.forget)
 
 
-def leased(deed: Deed, delivery: Delivery, owner: str, until: float) -> Deed:
-    """Return a deed whose ticket was leased."""
+def leased(deed: Deed, delivery: Delivery, owner: str, until: float, epoch: Epoch) -> Deed:
+    """Return a deed whose ticket was leased: so it belongs to its queue as that is now, whatever its publisher knew."""
     lease = Lease(delivery.token, owner, until, delivery.failures, delivery.crashes)
-    return replace(
-        deed, state=LEASED, sure=True, lease=lease, expires=None, ended=None, forget=None, reason=None, cancel=None
-    )
+    deed = replace(deed, state=LEASED, sure=True, epoch=epoch, lease=lease)
+    return replace(deed, expires=None, ended=None, forget=None, reason=None, cancel=None)
 
 
 def cancelled(deed: Deed, now: float, reason: str, keep: float | None = None) -> Deed:
@@ -278,11 +282,16 @@ def remembered(deed: Deed) -> float:
     return LONG_REMEMBERED if deed.remembered else REMEMBERED
 
 
+def spent(deed: Deed) -> bool:
+    """Whether a message has ended, and its ticket has surely gone."""
+    return not deed.live and not deed.surplus and (deed.state is DONE or deed.gone)
+
+
 def kept_for(deed: Deed, now: float) -> float:
     """Return for how many seconds a deed is to be kept.
 
     Until its ticket has surely gone, in any case; after that for as long as its publish may be repeated.
     """
-    if not deed.live and not deed.surplus and deed.forget is not None and (deed.state is DONE or deed.sealed):
+    if spent(deed) and deed.forget is not None:
         return max(0.0, deed.forget - now) + remembered(deed)
     return TICKET_FOR + max(0.0, deed.due - now)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import attrs
 from msgspec.structs import replace
 
-from trepid.brokers.assisted.deeds import Deed, Holder, ticket_id
-from trepid.brokers.assisted.register import Name, holder_key
+from trepid.brokers.assisted.deeds import TICKET_FOR, Deed, Holder, dump, kept_for, ticket_id
+from trepid.brokers.assisted.register import Name, deed_key, holder_key
 from trepid.ports.messages import Publication
+from trepid.ports.records import Claim, Drop, Step, Write
 from trepid.rules.publishing import Published, Publishing, PublishToken
 
 
@@ -27,6 +28,8 @@ class Draft:
     goes: bool = False
     again: bool = False
     claimed: bool = False
+    # What had the id before, and has it again if this is not stored.
+    former: Deed | None = None
     # A message that waits, to be withdrawn for this one.
     victim: Name | None = None
     key_kept: bytes | None = None
@@ -49,6 +52,24 @@ class Draft:
     def is_(self, outcome: Publishing, id: str | None = None) -> None:
         """Decide the answer."""
         self.answer = Published(outcome, id or self.item.id)
+
+    @property
+    def claim(self) -> Step:
+        """The step that claims its id, if nobody has that."""
+        return Claim(deed_key(self.name), dump(self.deed), TICKET_FOR)
+
+    @property
+    def key_claim(self) -> list[Step]:
+        """The step that claims its unique key, if it has one and nobody has that."""
+        return [] if self.key is None else [Claim(self.key, dump(self.holder), TICKET_FOR)]
+
+    @property
+    def given_back(self) -> Step:
+        """The step that leaves the id as it was before it was claimed."""
+        key, mine, former = deed_key(self.name), dump(self.deed), self.former
+        if former is None:
+            return Drop(key, mine)
+        return Write(key, dump(former), kept_for(former, self.deed.enqueued), mine)
 
     @property
     def ticket(self) -> Publication:

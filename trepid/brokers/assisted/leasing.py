@@ -22,7 +22,7 @@ from trepid.brokers.assisted.register import Change, Entry, Name, Register, exch
 from trepid.ports.broker import Session
 from trepid.ports.messages import Delivery, Settlement
 from trepid.ports.records import Claim
-from trepid.rules.life import DEAD, LEASED, READY
+from trepid.rules.life import CANCELLED, DEAD, LEASED, READY, Reply
 from trepid.rules.publishing import PublishToken
 from trepid.rules.verdicts import Buried, Done, Failure, Returned, Verdict
 
@@ -53,6 +53,7 @@ async def admit(
         id, token = read_ticket(lease.id)
         tickets.append(_Ticket(lease, (lease.queue, id), token))
     ends: dict[_Ticket, Verdict] = {}
+    withdrawn: dict[_Ticket, tuple[Deed, float]] = {}
     # Two tickets of one id at once: the second is looked at when the first is decided.
     for wave in in_waves((each for each in tickets if each.token is not None), lambda ticket: ticket.name):
         entries = await register.read(wave)
@@ -67,13 +68,21 @@ async def admit(
             end = await _end_of(register, wave[name], entry, new)
             if end is not None:
                 ends[wave[name]] = end
+            deed = entry.stored if new is None else new
+            if deed is not None and deed.state is CANCELLED and deed.token == wave[name].token:
+                withdrawn[wave[name]] = (deed, entry.now)
     if ends:
-        await main.settle([Settlement(ticket.lease.ref, verdict) for ticket, verdict in ends.items()])
+        replies = await main.settle([Settlement(ticket.lease.ref, verdict) for ticket, verdict in ends.items()])
+        gone = [ticket for ticket, reply in zip(ends, replies, strict=True) if reply is Reply.APPLIED]
+        steps = [register.gone(ticket.name, *withdrawn[ticket]) for ticket in gone if ticket in withdrawn]
+        if steps:
+            await register.carry_out(steps)
     return [replace(each.lease, id=each.name[1]) for each in tickets if each not in ends]
 
 
 def _dead(entry: Entry) -> bool:
-    return entry.stored is not None and entry.stored.state is DEAD
+    """Whether a message is a dead letter: its deed says so, or time has made it one."""
+    return any(deed is not None and deed.state is DEAD for deed in (entry.stored, entry.deed))
 
 
 async def _lacks_key(register: Register, entry: Entry, ticket: _Ticket) -> bool:
@@ -84,7 +93,7 @@ async def _lacks_key(register: Register, entry: Entry, ticket: _Ticket) -> bool:
     deed = entry.stored
     if deed is None or deed.token != ticket.token or deed.unique is None:
         return False
-    if deed.state is not DEAD and not (deed.state is READY and not deed.sure):
+    if not _dead(entry) and not (deed.state is READY and not deed.sure):
         return False
     holder = Holder(ticket.name[1], deed.token)
     key = (ticket.name[0], deed.unique)
@@ -107,7 +116,7 @@ def _taking(ticket: _Ticket, owner: str, lease_for: float) -> Change:
     def take(entry: Entry) -> Deed | None:
         deed = entry.stored
         if deed is None:
-            return leased(adopted(token, lease), lease, owner, until)
+            return leased(adopted(token, lease), lease, owner, until, entry.epoch)
         if deed.token != token:
             return None
         if not deed.live and deed.state is not DEAD:
@@ -118,7 +127,7 @@ def _taking(ticket: _Ticket, owner: str, lease_for: float) -> Change:
             if deed.cancel is not None:
                 # Its worker fell silent, or gave it back without saying so here; nobody else shall begin.
                 return replace(cancelled(deed, entry.now, deed.cancel), sealed=True)
-        return leased(deed, lease, owner, until)
+        return leased(deed, lease, owner, until, entry.epoch)
 
     return take
 

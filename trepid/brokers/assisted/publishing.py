@@ -7,7 +7,9 @@ from typing import final
 
 from msgspec.structs import replace
 
+from trepid.brokers.assisted.cancelling import withdraw
 from trepid.brokers.assisted.deeds import (
+    NOT_STORED,
     TICKET_FOR,
     Deed,
     cancelled,
@@ -16,9 +18,10 @@ from trepid.brokers.assisted.deeds import (
     kept_for,
     load,
     remembered,
+    spent,
 )
 from trepid.brokers.assisted.draft import Draft, past_key
-from trepid.brokers.assisted.register import Entry, Register, deed_key, epoch_key, exchange
+from trepid.brokers.assisted.register import Entry, Name, Register, deed_key, epoch_key, exchange
 from trepid.ports.broker import Session
 from trepid.ports.messages import Publication
 from trepid.ports.records import Claim, Drop, Read, Step, Write
@@ -62,19 +65,19 @@ class Drafts:
             deed = self._register.marked(claimed(item, self._register.known_epoch(item.queue), now))
             draft = Draft(item, deed)
             self._drafts.append(draft)
-            steps += [
-                Read(past_key(item.queue, item.token)),
-                Claim(deed_key(draft.name), dump(draft.deed), TICKET_FOR),
-            ]
-            if draft.key is not None:
-                steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
+            steps += [Read(past_key(item.queue, item.token)), draft.claim, *draft.key_claim]
         found = iter(await self._register.carry_out(steps))
         for queue in queues:
             self._register.saw_epoch(queue, next(found))
+        vacant: set[Name] = set()
         for draft in self._drafts:
             past, kept = next(found), next(found)
             draft.key_kept = None if draft.key is None else next(found)
+            if draft.name in vacant:
+                # Who had claimed it in this batch has given it back.
+                (kept,) = await self._register.carry_out([draft.claim])
             await self._decide(draft, past, kept, now)
+            (vacant.discard if draft.goes else vacant.add)(draft.name)
         if await self._refused():
             return False
         if any(draft.victim not in (None, draft.name) for draft in self._drafts) and await self._lack_queue():
@@ -110,7 +113,8 @@ class Drafts:
             entry = (await self._register.without_orphans({draft.name: entry}))[draft.name]
             known, kept = entry.stored, entry.kept
         draft.claimed = known is None
-        if past is not None or (known is not None and known.token == draft.item.token):
+        same = known is not None and known.token == draft.item.token and known.reason != NOT_STORED
+        if past is not None or same:
             await self._repeat(draft, entry, known if past is None else None)
             return
         if known is not None:
@@ -118,20 +122,39 @@ class Drafts:
                 draft.is_(Publishing.EXISTING)
                 await self._undo(draft)
                 return
-            # It has ended, or its queue was emptied: this is a new run, and the old publish is remembered for a while.
-            steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
-            if known.sure or not known.live:
-                steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
-            steps += self._register.freeing(draft.name, known) if known.unique != draft.deed.unique else []
-            before = (await self._register.carry_out(steps))[0]
-            if before != kept:
-                await self._decide(draft, None, before, now)
+            if not await self._succeed(draft, known, kept, now):
                 return
-            draft.claimed = True
         draft.goes = True
         draft.is_(Publishing.ACCEPTED)
         if draft.key is not None and draft.key_kept is not None and draft.key_kept != dump(draft.holder):
             await self._contend(draft, draft.key_kept)
+
+    async def _succeed(self, draft: Draft, known: Deed, kept: bytes | None, now: float) -> bool:
+        """Take the place of a message that has ended, or whose queue was emptied: this is a new run.
+
+        The old publish is remembered for a while.  Returns whether it was so; otherwise all is decided.
+        """
+        # Whoever leases a ticket that is left of it finds this deed, and so it must be kept for that long.
+        draft.former, draft.deed = known, replace(draft.deed, surplus=not spent(known))
+        steps = [exchange(deed_key(draft.name), draft.deed, TICKET_FOR, kept)]
+        if (known.sure or not known.live) and known.token != draft.item.token:
+            steps.append(Claim(past_key(draft.item.queue, known.token), b"", remembered(known)))
+        steps += draft.key_claim  # once more: until now it was free for all, as its holder had no deed
+        found = await self._register.carry_out(steps)
+        before = found[0]
+        if draft.key is not None and found[-1] != dump(draft.holder):
+            draft.key_kept = found[-1]
+        if before is None:
+            # It is gone meanwhile.
+            draft.former = None
+            (before,) = await self._register.carry_out([draft.claim])
+        elif before == kept:
+            draft.claimed = True
+            if known.unique not in (None, draft.deed.unique):
+                await self._register.carry_out(self._register.freeing(draft.name, known))
+            return True
+        await self._decide(draft, None, before, now)
+        return False
 
     async def _repeat(self, draft: Draft, entry: Entry, known: Deed | None) -> None:
         """The same publish again; its ticket goes once more if the first one may never have arrived."""
@@ -190,15 +213,11 @@ class Drafts:
         assert victim is not None
         assert key is not None
         assert kept is not None
-        if victim != draft.name:
-            entry = (await self._register.read([victim]))[victim]
-
-            def withdrawn(entry: Entry) -> Deed | None:
-                if entry.deed is None or entry.deed.state is not READY:
-                    return None
-                return cancelled(entry.deed, entry.now, replaced_by(draft.item.id))
-
-            await self._register.change({victim: (entry, withdrawn)})
+        if victim != draft.name and not await withdraw(self._register, victim, kept, replaced_by(draft.item.id)):
+            # It has started, or ended, since it was looked at.
+            if await self._contend(draft, kept):
+                await self._withdraw(draft)
+            return
         (before,) = await self._register.carry_out([exchange(key, draft.holder, TICKET_FOR, kept)])
         if before in (kept, dump(draft.holder)):
             return
@@ -247,9 +266,7 @@ class Drafts:
     async def _late(self, draft: Draft) -> None:
         """The claim ran out while the ticket was on its way: it is claimed again, unless the id is taken by now."""
         sure = replace(draft.deed, sure=True, epoch=self._register.known_epoch(draft.item.queue))
-        steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR)]
-        if draft.key is not None:
-            steps.append(Claim(draft.key, dump(draft.holder), TICKET_FOR))
+        steps: list[Step] = [Claim(deed_key(draft.name), dump(sure), TICKET_FOR), *draft.key_claim]
         before = load((await self._register.carry_out(steps))[0])
         if before is not None and before.token != draft.item.token:
             draft.is_(Publishing.EXISTING)  # our ticket fits no deed any more, and is thrown away
@@ -267,12 +284,12 @@ class Drafts:
         if draft.again:
             # Its ticket may be there from an earlier attempt; it must find a deed by which it is thrown away.
             now = await self._main.now()
-            ended = self._register.marked(cancelled(draft.deed, now, "not stored"))
+            ended = self._register.marked(cancelled(draft.deed, now, NOT_STORED))
             ended = replace(ended, sure=True, forget=now)
             steps.append(Write(deed_key(draft.name), dump(ended), kept_for(ended, now), dump(draft.deed)))
             draft.again = False
         if draft.claimed:
-            steps.append(Drop(deed_key(draft.name), dump(draft.deed)))
+            steps.append(draft.given_back)
             draft.claimed = False
         draft.goes = False
         if draft.key is not None and (draft.key_kept is None or draft.victim is not None):

@@ -216,6 +216,11 @@ class Register:
             return []
         return [Drop(holder_key((name[0], deed.unique)), dump(Holder(name[1], deed.token)))]
 
+    def gone(self, name: Name, deed: Deed, now: float) -> Step:
+        """Return the step that notes of a message that has ended that its ticket is gone: it is kept no longer then."""
+        noted = self.marked(replace(deed, sealed=True, gone=True))
+        return Write(deed_key(name), dump(noted), kept_for(noted, now), dump(deed))
+
     async def renew(self, queue: str, renewed: Callable[[Epoch], Epoch]) -> None:
         """Begin a new epoch of a queue: of what its messages are, those of the old one are void."""
         key = epoch_key(queue)

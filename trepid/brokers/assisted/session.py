@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from trepid.brokers import marks
-from trepid.brokers.assisted import cancelling, extending, leasing, removing, settling
+from trepid.brokers.assisted import cancelling, extending, leasing, removing, settling, waiting
 from trepid.brokers.assisted.claims import claims
 from trepid.brokers.assisted.deeds import Deed, read_ticket, readable, ticket_id
 from trepid.brokers.assisted.held import Held
 from trepid.brokers.assisted.lent import LentRecords
-from trepid.brokers.assisted.looking import ending, view
+from trepid.brokers.assisted.looking import view
 from trepid.brokers.assisted.publishing import Drafts
-from trepid.brokers.assisted.register import Register, bell_key, deed_key
+from trepid.brokers.assisted.register import Register
 from trepid.errors import BrokerBusyError, BrokerLostError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
@@ -37,8 +37,8 @@ from trepid.ports.messages import (
     Ref,
     Settlement,
 )
-from trepid.ports.records import Read, Records
-from trepid.rules.life import LEASED, READY, SCHEDULED, CancelReply, Reply, State
+from trepid.ports.records import Records
+from trepid.rules.life import READY, SCHEDULED, CancelReply, Reply, State
 from trepid.rules.publishing import Published
 from trepid.rules.verdicts import Returned
 
@@ -241,21 +241,11 @@ class AssistedSession(Session):
 
     @override
     async def result(self, queue: str, id: str, *, wait: float = 0.0) -> Ending | Absent:
-        give_up, looks = trio.current_time() + wait, 0
-        while True:
-            entry = (await self._register.look([(queue, id)]))[queue, id]
-            found = ending(entry.deed, entry.now)
-            if found is not Absent.PENDING or trio.current_time() >= give_up:
-                return found
-            await self._news(looks, give_up, deed_key((queue, id)), entry.kept)
-            looks += 1
+        return await waiting.result(self._register, self._held, queue, id, wait)
 
-    async def _news(self, looks: int | None, until: float, key: str, known: bytes | None) -> None:
-        """Wait for news of this session, for a change of one record, or for the time to look again."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._register.wait_for, key, known, nursery.cancel_scope)
-            await self._held.news(looks, until)
-            nursery.cancel_scope.cancel(reason="there are news")
+    @override
+    async def endings(self, queue: str, ids: Sequence[str], *, wait: float = 0.0) -> dict[str, Ending | Absent]:
+        return await waiting.endings(self._register, self._held, queue, ids, wait)
 
     # ---------------------------------------------------------------------------------------------------- owners
 
@@ -265,26 +255,7 @@ class AssistedSession(Session):
 
     @override
     async def asked(self, owner: str, known: Collection[Ref], *, wait: float = 0.0) -> list[tuple[Ref, str]]:
-        give_up, looks = trio.current_time() + wait, 0
-        bell = bell_key(owner)
-        while True:
-            [rung] = await self._register.carry_out([Read(bell)])
-            refs = list(self._held.of(owner))
-            found = await self._register.read((ref.queue, ref.id) for ref in refs) if refs else {}
-            deeds = [(ref, found[ref.queue, ref.id].stored) for ref in refs]
-            asked = [
-                (ref, deed.cancel)
-                for ref, deed in deeds
-                if deed is not None and deed.cancel is not None and deed.lease is not None
-                if deed.state is LEASED and deed.lease.token == ref.token and ref not in known
-            ]
-            if asked or trio.current_time() >= give_up:
-                await trio.lowlevel.checkpoint()
-                return asked
-            # Who asks rings; where the second engine cannot tell, there is a look every quarter of a second.  Nothing
-            # is looked for where nothing is held.
-            await self._news(looks + 4 if refs else None, give_up, bell, rung)
-            looks += 1
+        return await waiting.asked(self._register, self._held, owner, known, wait)
 
     @override
     async def expire_owner(self, owner: str) -> int:

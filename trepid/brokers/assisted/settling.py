@@ -12,8 +12,8 @@ from trepid.brokers.assisted.register import Change, Entry, Name, Register, deed
 from trepid.ports.broker import Session
 from trepid.ports.messages import Ref, Settlement
 from trepid.ports.records import Step, Write
-from trepid.rules.life import DEAD, LEASED, Reply
-from trepid.rules.verdicts import Done, Verdict, Withdrawn
+from trepid.rules.life import CANCELLED, DEAD, LEASED, Reply
+from trepid.rules.verdicts import Done, Returned, Verdict, Withdrawn
 
 _OK = (Reply.APPLIED, Reply.REPEATED)
 _THROWN_AWAY = Done(None, 0.0)
@@ -75,11 +75,16 @@ async def _hear(register: Register, told: Sequence[_Case], replies: Sequence[Rep
     steps: list[Step] = []
     for case, reply in zip(told, replies, strict=True):
         if case.after is None:
-            case.reply = reply if case.reply is None else case.reply
+            unheard = reply is Reply.APPLIED and case.reply is not Reply.REPEATED
+            case.reply = reply if case.reply is None or unheard else case.reply
         elif reply in _OK:
             # The deed decides who was first; a repetition may have overtaken us on the way to the main engine.
             case.reply = Reply.APPLIED
             steps += [] if case.after.live else register.freeing(case.name, case.after)
+            if case.after.state is CANCELLED:
+                # Its ticket is gone, so its deed need not wait for that.
+                assert case.before is not None
+                steps.append(register.gone(case.name, case.after, case.before.now))
         else:
             case.reply = reply
             late.append(case)
@@ -118,6 +123,9 @@ def _settling(case: _Case) -> Change:
             return None if deed.live or deed.sealed else replace(deed, sealed=True)
         if deed.lease.token != token or deed.state is not LEASED:
             case.reply = Reply.SUPERSEDED if deed.live else Reply.ENDED
+            if isinstance(verdict, Returned) and deed.lease.token != token:
+                # The deed may not have heard of this lease: then somebody gives back what he never got.
+                case.told = verdict
             return None
         if isinstance(verdict, Withdrawn) and deed.cancel is None and verdict.reason is None:
             case.reply = Reply.NOT_ASKED if entry.now < deed.lease.until else Reply.EXPIRED
