@@ -16,6 +16,7 @@ import trio
 
 from trepid.brokers.nats.mending import mend
 from trepid.brokers.nats.parcel import Parcel, unpacked
+from trepid.errors import TrepidError
 from trepid.wire.nats.connection import NatsConnection
 from trepid.wire.nats.protocol import Message
 
@@ -100,6 +101,11 @@ class Pull:
         return self._over.is_set()
 
     @property
+    def overdue(self) -> bool:
+        """Whether its end should have come by now: a server that led the consumer takes what was asked with it."""
+        return not self.over and trio.current_time() > self._stirred + self._patience
+
+    @property
     def unwell(self) -> bool:
         """Whether it ended because the consumer, or JetStream, is not there."""
         return self.status not in (0, *_ENDS)
@@ -121,6 +127,13 @@ class Pull:
             raise self._connection.link.gone()
         parcels, self.parcels = self.parcels, []
         return parcels
+
+    async def withdraw(self) -> None:
+        """End a request that is overdue; what is still under way arrives."""
+        try:
+            await self._break_silence()
+        except TrepidError:
+            return  # the loss of the connection has ended it, or the next one is overdue as well
 
     async def _break_silence(self) -> None:
         """Withdraw the request, take what was under way, and help the consumer."""
