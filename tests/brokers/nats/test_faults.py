@@ -73,7 +73,7 @@ async def test_a_stream_that_does_not_fit_is_refused(nats_server):
 async def test_too_large_a_message_is_refused_and_the_connection_lives(own_nats):
     server = own_nats(options={"max_payload": "8KB"})
     async with open_session(server.url) as session:
-        with pytest.raises(PayloadTooLargeError, match="10,000 bytes are more than the 7,"):
+        with pytest.raises(PayloadTooLargeError, match="10,000 bytes are more than the 6,"):
             await session.publish([publication("small"), publication("large", payload=bytes(10_000))])
         assert await take(session) == []
         assert session.connected

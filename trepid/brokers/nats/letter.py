@@ -15,6 +15,8 @@ from trepid.wire.nats.protocol import Message
 
 HEADER: Final = "Trepid"
 _HEADER: Final = HEADER.encode()
+_LARGEST: Final = 65_536
+"""Bytes of a letter, which travels with every copy; the oldest errors make room."""
 
 
 class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -146,9 +148,24 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Letter).decode
 
 
-def written(letter: Letter) -> str:
-    """Return the value of the header."""
-    return _encode(letter).decode()
+def written(letter: Letter, room: int = _LARGEST) -> str:
+    """Return the value of the header, in so many bytes if need be: of errors that do not fit, the latest are kept."""
+    text = _encode(letter)
+    room = min(room, _LARGEST)
+    while len(text) > room and letter.errors:
+        letter = replace(letter, errors=_fewer(letter.errors))
+        text = _encode(letter)
+    return text.decode()
+
+
+def _fewer(errors: tuple[Failure, ...]) -> tuple[Failure, ...]:
+    """Return errors that take less room: without the oldest, and the last one without its traceback, then its text."""
+    *others, last = errors
+    if others:
+        return errors[1:]
+    if last.traceback:
+        return (replace(last, traceback=""),)
+    return (replace(last, message=""),) if last.message else ()
 
 
 def read(message: Message) -> Letter | None:

@@ -31,7 +31,7 @@ from trepid.brokers.nats.jetstream import (
 from trepid.brokers.nats.letter import HEADER, Letter, written
 from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import Parcel
-from trepid.errors import BrokerLostError
+from trepid.errors import BrokerFullError, BrokerLostError
 from trepid.wire.nats.connection import NoRespondersError, Question
 
 
@@ -64,29 +64,42 @@ class Mover:
         self._jetstream = jetstream
         self._names = names
 
-    def question(self, move: Move) -> Question:
-        """Return what stores the copy of a move."""
+    def question(self, move: Move, largest: int) -> Question:
+        """Return what stores the copy of a move; see :meth:`copy`."""
         parcel, letter = move.parcel, move.letter
         assert letter is not None
         last = parcel.seq if move.in_place else None if move.place == places.DEAD else 0
-        return storing(
-            self._names.message(parcel.queue, move.place, letter.id),
-            parcel.message.payload,
-            {HEADER: written(letter)},
-            id=move.id,
-            last=last,
-        )
+        return self.copy(parcel.queue, move.place, letter, parcel.message.payload, largest, id=move.id, last=last)
+
+    def copy(
+        self, queue: str, place: str, letter: Letter, payload: bytes, largest: int, *, id: str | None, last: int | None
+    ) -> Question:
+        """Return what stores a copy, in *largest* bytes: the server hangs up on who sends more.
+
+        Raises:
+          BrokerFullError: if there is no room for it even without its history.
+        """
+        subject = self._names.message(queue, place, letter.id)
+        said = written(letter)
+        question = storing(subject, payload, {HEADER: said}, id=id, last=last)
+        if question.size > largest:
+            room = len(said.encode()) - (question.size - largest)
+            question = storing(subject, payload, {HEADER: written(letter, room)}, id=id, last=last)
+        if question.size > largest:
+            text = f"message {letter.id!r} of queue {queue!r} needs {question.size:,} bytes"
+            raise BrokerFullError(f"{text}, and the server has a max_payload of {largest:,}")
+        return question
 
     async def carry_out(self, moves: Sequence[Move]) -> list[bool]:
         """Carry out moves, and return for each whether the message was still there to be moved.
 
         Raises:
-          BrokerLostError: if some may have been carried out, and some not; repeating them is safe.
+          BrokerFullError, BrokerLostError: if some may have been carried out, and some not; repeating them is safe.
         """
         copies = [move for move in moves if move.letter is not None]
-        outcomes = dict(
-            zip(map(id, copies), await self._jetstream.store_all([self.question(move) for move in copies]), strict=True)
-        )
+        largest = (await self._jetstream.connection()).largest
+        questions = [self.question(move, largest) for move in copies]
+        outcomes = dict(zip(map(id, copies), await self._jetstream.store_all(questions), strict=True))
         moved: list[bool] = []
         deletions: list[tuple[int, Move]] = []
         for number, move in enumerate(moves):

@@ -16,16 +16,15 @@ from trepid.ports.messages import Publication
 from trepid.rules.publishing import Published, Publishing
 from trepid.wire.nats.connection import NoRespondersError, Question
 
-_OVERHEAD: Final = 256
-"""Bytes of headers that are not counted one by one."""
+_ROOM: Final = 1024
+"""Bytes that are left for what a message's copies have to say besides."""
 
 
 def too_large(question: Question, largest: int) -> PayloadTooLargeError | None:
-    """Return the error for a message that the server would not take, or None."""
-    size = len(question.raw) + len(question.payload)
-    if size <= largest:
+    """Return the error for a message that the server would not take, now or when it comes back, or None."""
+    if question.size + _ROOM <= largest:
         return None
-    return PayloadTooLargeError(len(question.payload), max(0, largest - len(question.raw) - _OVERHEAD))
+    return PayloadTooLargeError(len(question.payload), max(0, largest - len(question.raw) - _ROOM))
 
 
 @final

@@ -14,7 +14,7 @@ import trio
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.sorting import put_down
-from trepid.errors import BrokerLostError, TrepidError
+from trepid.errors import BrokerFullError, BrokerLostError, TrepidError
 from trepid.wire.nats.connection import NatsConnection
 
 _AGAIN: Final = 0.1
@@ -72,8 +72,8 @@ class Returns:
             await connection.deafen()
             for parcel in self._parcels:
                 if parcel.ours and parcel.server == connection.server:
-                    copy = self._office.mover.question(put_down(parcel, self._office.clock.now()))
+                    copy = self._office.mover.question(put_down(parcel, self._office.clock.now()), connection.largest)
                     connection.say(copy.subject, copy.payload, raw=copy.raw)
             await connection.round_trip()
-        except BrokerLostError:
+        except (BrokerFullError, BrokerLostError):
             return
