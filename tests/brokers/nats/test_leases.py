@@ -175,3 +175,20 @@ async def test_a_stranger_on_our_subjects_is_a_dead_letter(broker, nats_server):
             ("stranger", "undecodable", b"not ours"),
             ("liar", "undecodable", b"x"),
         ]
+
+
+async def test_names_that_make_no_sense_are_dead_letters_and_hurt_nobody(broker, nats_server):
+    async with broker.open() as session:
+        connection = session._office.jetstream.current
+        async with open_wire(nats_server.url) as wire:
+            wire.say(f"{prefix_of(broker)}.medium.q.=FF", b"no UTF-8 under its escape")
+            wire.link.send(b"PUB %s.medium.q.\xff\x0b 8\r\nno UTF-8\r\n" % prefix_of(broker).encode())
+            await wire.round_trip()
+        await session.publish([publication("ours")])
+        assert await drained(session, 1) == ["ours"]
+        page = await session.peek("q", State.DEAD)
+        assert [(view.id, view.reason) for view in page.messages] == [
+            ("\ufffd", "undecodable"),
+            ("\ufffd\x0b", "undecodable"),
+        ]
+        assert session._office.jetstream.current is connection
