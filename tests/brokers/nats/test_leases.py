@@ -4,17 +4,18 @@ import pytest
 import trio
 
 from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, sweep, take
-from trepid.brokers.nats.jetstream import api
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.verdicts import Done, Failed, Failure, Returned
 
 OOPS = Failure("ValueError", "oops")
+ACK_WAIT = 1.0
 
 
 @pytest.fixture
 async def broker(nats_server):
-    broker = fresh_broker(nats_server, ack_wait=1.0)
+    broker = fresh_broker(nats_server, ack_wait=ACK_WAIT)
     async with broker.open() as session:
         await session.declare(["q"])
     yield broker
@@ -192,3 +193,23 @@ async def test_names_that_make_no_sense_are_dead_letters_and_hurt_nobody(broker,
             ("\ufffd\x0b", "undecodable"),
         ]
         assert session._office.jetstream.current is connection
+
+
+async def test_a_stream_without_a_leader_does_not_end_the_leases_of_others(broker, monkeypatch):
+    look_all = JetStream.look_all
+
+    async def refuse(jetstream, questions):
+        if any(question.subject.endswith("-away") for question in questions):
+            raise JetStreamError(10008, "JetStream system temporarily unavailable")
+        return await look_all(jetstream, questions)
+
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q", "away"])
+        await session.publish([publication("m"), publication("a", queue="away")])
+        (mine,) = await take(session)
+        (_,) = await take(session, queue="away")
+        monkeypatch.setattr(JetStream, "look_all", refuse)
+        session._office.jetstream.current.link.lose("lost in a test")
+        assert await take(other, wait=3 * ACK_WAIT) == []
+        monkeypatch.undo()
+        assert await settle(session, mine) is Reply.APPLIED
