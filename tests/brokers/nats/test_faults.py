@@ -10,12 +10,13 @@ from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication
 from tests.servers.proxy import open_proxy
 from trepid.brokers.nats import NatsBroker
 from trepid.brokers.nats.intake import Intake
-from trepid.brokers.nats.jetstream import api, deleting
-from trepid.brokers.nats.names import LOW
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api, deleting, last_of, look
+from trepid.brokers.nats.names import LOW, MAIN
 from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Failed, Failure
+from trepid.wire.nats.connection import NoRespondersError
 from trepid.wire.nats.protocol import Message
 
 OOPS = Failure("ValueError", "oops")
@@ -314,3 +315,62 @@ async def test_what_a_killed_server_had_handed_out_is_not_leased_from_the_next(o
                 ids += [each.id for each in await take(other, wait=1.0)]
         ids += [each.id for each in await take(other, wait=3.0)]
         assert sorted(ids) == sorted(f"m{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (JetStreamError(10008, "JetStream system temporarily unavailable"), JetStreamError),
+        (NoRespondersError("q"), BrokerLostError),
+    ],
+    ids=["refused", "no answer"],
+)
+async def test_what_was_not_stored_is_not_said_to_be_there(answer, raised, nats_server, monkeypatch):
+    store_all, told = JetStream.store_all, []
+
+    async def tell(jetstream, questions):
+        outcomes = await store_all(jetstream, questions) if not told else [answer]
+        told.append(outcomes)
+        return outcomes
+
+    async with fresh_broker(nats_server).open() as session:
+        await session.declare(["q"])
+        await session.publish([publication()])
+        look_all = JetStream.look_all
+
+        async def miss(jetstream, questions):
+            await look_all(jetstream, questions)
+            return [None for _ in questions]  # it has ended just now
+
+        monkeypatch.setattr(JetStream, "store_all", tell)
+        monkeypatch.setattr(JetStream, "look_all", miss)
+        with pytest.raises(raised):
+            await session.publish([publication()])
+
+
+async def test_another_session_deletes_a_queue_first(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q"])
+        await other.declare(["q"])
+        await session.delete("q")
+        await other.delete("q")
+        assert await other.queues() == []
+
+
+async def test_a_deletion_that_was_cut_short_is_finished_when_it_is_repeated(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication(priority=9)])
+        await session._office.jetstream.api(f"STREAM.DELETE.{session._office.names.stream('q', MAIN)}")
+        assert await session.queues() == []
+        await session.delete("q")
+        await session.declare(["q"])
+        assert await take(session) == []
+
+
+async def test_a_look_at_a_server_without_jetstream_says_that_the_broker_is_lost(own_nats):
+    async with open_wire(own_nats(jetstream=False).url) as connection:
+        with pytest.raises(BrokerLostError, match="JetStream does not answer"):
+            await look(connection, last_of("s", "s.m"))
