@@ -5,9 +5,14 @@ import trio
 
 from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, sweep, take
 from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api
+from trepid.brokers.nats.letter import HEADER, Letter, written
+from trepid.brokers.nats.pulling import Pull
+from trepid.errors import BrokerLostError
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.verdicts import Done, Failed, Failure, Returned
+from trepid.wire.nats.protocol import Message, headed
+from trepid.wire.supervision import Supervisor
 
 OOPS = Failure("ValueError", "oops")
 ACK_WAIT = 1.0
@@ -213,3 +218,54 @@ async def test_a_stream_without_a_leader_does_not_end_the_leases_of_others(broke
         assert await take(other, wait=3 * ACK_WAIT) == []
         monkeypatch.undo()
         assert await settle(session, mine) is Reply.APPLIED
+
+
+async def test_what_comes_while_a_session_closes_hurts_nobody(broker, monkeypatch):
+    dismiss = Supervisor.dismiss
+
+    def deliver(supervisor):
+        # The last moment: the session's tasks have ended, and its connection is still there.
+        (pull,) = [pull for (_, place), pull in intakes.pop()._pulls.items() if place == "medium"]
+        where = f"{prefix_of(broker)}.medium.q.m", pull._token, f"$JS.ACK.{prefix_of(broker)}-medium-q.medium.1.1.1.1.0"
+        letter = Letter("m", 5, ("t", 1), 0.0, 0.0)
+        try:
+            pull._heard(Message(*where, headed({HEADER: written(letter)}), b"{}"))
+        finally:
+            dismiss(supervisor)
+
+    intakes = []
+    async with broker.open() as session:
+        intakes.append(session._intake)
+        with trio.move_on_after(0.3):
+            await take(session, wait=60.0)
+        monkeypatch.setattr(Supervisor, "dismiss", deliver)
+    assert not intakes
+
+
+async def test_a_late_holder_that_keeps_nothing_leaves_a_newer_result(broker, monkeypatch):
+    async with broker.open() as session, broker.open() as other:
+        await session.publish([publication()])
+        (mine,) = await take(session)
+        monkeypatch.setattr(session._office.book, "leases", list)  # the server hears nothing of it any more
+        (theirs,) = await take(other, wait=5.0)
+        assert await settle(other, theirs) is Reply.APPLIED
+        assert await settle(session, mine, Done(None, 0.0)) is Reply.SUPERSEDED
+        assert (await other.result("q", "m")).result == b"1"
+
+
+async def test_what_came_before_a_request_failed_is_given_back(broker, monkeypatch):
+    heard = Pull._heard
+
+    def fail(pull, message):
+        heard(pull, message)
+        if message.status >= 400 and pull.parcels:
+            pull.status = 409
+
+    async with broker.open() as session, broker.open() as other:
+        await session.publish([publication()])
+        monkeypatch.setattr(Pull, "_heard", fail)
+        with pytest.raises(BrokerLostError, match="JetStream does not answer"):
+            await take(session)
+        monkeypatch.undo()
+        (delivery,) = await take(other, wait=5.0)
+        assert delivery.crashes == 0

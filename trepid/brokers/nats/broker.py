@@ -104,7 +104,11 @@ class NatsBroker(Broker):
             connection = await supervisor.connection()
             office = Office(JetStream(supervisor), self._topology, self._clock, household)
             session = NatsSession(office, self._capabilities(connection))
-            yield session
+            try:
+                yield session
+            finally:
+                # What comes from now on cannot start a task any more.
+                session.closing()
 
     async def _examine(self, connection: NatsConnection) -> None:
         """Complain about a server that cannot do what is needed."""

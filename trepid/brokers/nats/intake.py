@@ -171,6 +171,8 @@ class Intake:
             finally:
                 caller.room += asked
             if pull.unwell:
+                for parcel in parcels:
+                    self._arrived(parcel)
                 self._office.forgotten(queue)
                 if not await self._office.unknown({queue}):
                     raise BrokerLostError(f"queue {queue!r}: JetStream does not answer")
@@ -188,16 +190,8 @@ class Intake:
 
     async def _pull(self, queue: str, place: str, batch: int, patience: float | None) -> Pull:
         office = self._office
-        return Pull(
-            await office.jetstream.connection(),
-            office.names.stream(queue, place),
-            queue,
-            place,
-            batch,
-            now=office.clock.now,
-            wait=patience,
-            at_once=True,
-        )
+        connection, stream = await office.jetstream.connection(), office.names.stream(queue, place)
+        return Pull(connection, stream, queue, place, batch, now=office.clock.now, wait=patience, at_once=True)
 
     # ------------------------------------------------------------------------------------------ what comes
 
@@ -288,9 +282,13 @@ class Intake:
         clerk.touch()
         return clerk
 
+    def closing(self) -> None:
+        """Ask for nothing more; what comes all the same is given back with the rest."""
+        self._closing = True
+        self._returns.closing()
+
     async def part_from(self, connection: NatsConnection) -> None:
         """Let nothing more come over a connection, and give back what has come to nobody; no questions asked."""
-        self._closing = True
         for pull in self._pulls.values():
             pull.abandon(self._arrived)
         await self._returns.part_from(connection)

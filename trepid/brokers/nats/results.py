@@ -243,17 +243,19 @@ class Results:
         """Leave the traces of follow-ups whose dead letters are to go."""
         await self.store([Result(queue, each.id, each.of, TRACE, None, each.token) for each in dead])
 
-    async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
-        """Forget what earlier runs under these ids (queue, id) have left."""
+    async def drop(self, messages: Sequence[tuple[str, str, int]]) -> None:
+        """Forget what earlier runs under these ids (queue, id, when the copy was stored) have left."""
         names = self._office.names
         questions = [
-            (kept, last_of(names.results(kept), names.result(kept, *each))) for each in messages for kept in self._used
+            (kept, stamp, last_of(names.results(kept), names.result(kept, queue, id)))
+            for queue, id, stamp in messages
+            for kept in self._used
         ]
-        found = await self._office.jetstream.look_all([question for _, question in questions])
+        found = await self._office.jetstream.look_all([question for *_, question in questions])
         deletions = [
             deleting(names.results(kept), box.seq)
-            for (kept, _), box in zip(questions, found, strict=True)
-            if box is not None
+            for (kept, stamp, _), box in zip(questions, found, strict=True)
+            if box is not None and last_end([box]) <= stamp
         ]
         if deletions:
             await self._office.jetstream.delete_all(deletions)

@@ -65,9 +65,12 @@ class Returns:
             else:
                 return
 
+    def closing(self) -> None:
+        """Start no more tasks."""
+        self._closing = True
+
     async def part_from(self, connection: NatsConnection) -> None:
         """Let nothing more come over a connection that is to be closed, and give back what has; no questions asked."""
-        self._closing = True
         try:
             await connection.deafen()
             for parcel in self._parcels:

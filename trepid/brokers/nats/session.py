@@ -234,6 +234,10 @@ class NatsSession(Session):
 
     # --------------------------------------------------------------------------------------------------- closing
 
+    def closing(self) -> None:
+        """Begin nothing more; what comes to nobody from now on waits for :meth:`part_from`."""
+        self._intake.closing()
+
     async def part_from(self, connection: NatsConnection) -> None:
         """Give back over a connection that is to be closed what nobody has leased.
 
