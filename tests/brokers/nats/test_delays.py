@@ -6,12 +6,14 @@ That the timer is set to the right moment is seen in what the server is told.
 """
 
 import json
+from datetime import UTC, datetime
 
 import trio
 
 from tests.brokers.engine_table import BentClock
 from tests.brokers.nats.kit import DAY, fresh_broker, open_wire, publication, ring, settle, sweep, take
 from trepid.brokers.nats.jetstream import api
+from trepid.brokers.nats.names import LATER
 from trepid.rules.life import Reply
 from trepid.testing import check_broker
 
@@ -76,3 +78,14 @@ async def test_the_conformance_case_of_a_month(nats_server):
         conformance = await check_broker(lambda: broker, cases=["a_long_delay_delivers_once"], bend_time=bend, tick=0.1)
         assert conformance.passed == ("a_long_delay_delivers_once",)
     await sweep(nats_server.url, "month")
+
+
+async def test_what_is_due_in_the_year_9999_is_looked_at_once(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication(due=datetime(9999, 12, 31, tzinfo=UTC).timestamp())])
+        assert await take(session, wait=1.0) == []
+        stream = session._office.names.stream("q", LATER)
+        consumer = await session._office.jetstream.api(f"CONSUMER.INFO.{stream}.later")
+        assert consumer["delivered"]["consumer_seq"] == 1
