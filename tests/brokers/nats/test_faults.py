@@ -12,7 +12,7 @@ from trepid.brokers.nats import NatsBroker
 from trepid.brokers.nats.intake import Intake
 from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api, deleting, last_of, look
 from trepid.brokers.nats.names import LOW, MAIN
-from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
+from trepid.errors import BrokerFullError, BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Failed, Failure
@@ -374,3 +374,34 @@ async def test_a_look_at_a_server_without_jetstream_says_that_the_broker_is_lost
     async with open_wire(own_nats(jetstream=False).url) as connection:
         with pytest.raises(BrokerLostError, match="JetStream does not answer"):
             await look(connection, last_of("s", "s.m"))
+
+
+async def limit(connection, stream, **limits):
+    config = (await api(connection, f"STREAM.INFO.{stream}"))["config"]
+    await api(connection, f"STREAM.UPDATE.{stream}", {**config, **limits})
+
+
+async def test_a_queue_that_an_operator_has_limited_refuses_and_loses_nothing(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        await limit(connection, session._office.names.stream("q", MAIN), max_msgs=5)
+        for number in range(5):
+            await session.publish([publication(f"m{number}")])
+        with pytest.raises(BrokerFullError, match="maximum messages exceeded"):
+            await session.publish([publication("m5")])
+        await session.declare(["q"])
+        assert await drained(session, 5) == [f"m{number}" for number in range(5)]
+
+
+async def test_a_queue_that_would_throw_away_messages_is_refused(nats_server):
+    """Streams of earlier versions would, if an operator limits them."""
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        stream = session._office.names.stream("q", MAIN)
+        await limit(connection, stream, discard="old")
+        await session.declare(["q"])
+        await limit(connection, stream, max_bytes=1_000_000)
+        with pytest.raises(BrokerRefusedError, match="medium-q throws away what does not fit"):
+            await session.declare(["q"])

@@ -93,7 +93,7 @@ def unpacked(queue: str, place: str, message: Message, server: str, now: float) 
 
 
 def not_before(seconds: float) -> bytes:
-    """Return the answer that lets the server hand a message out again after so many seconds, or sooner if those are many.
+    """Return the answer that lets the server hand a message out again after so many seconds, or after very many.
 
     It counts nanoseconds since the epoch, which end in the year 2262, and hands out at once what is to wait longer.
     """
