@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from trepid.brokers.nats.names import escaped
 from trepid.ports.messages import Delivery, Publication
 from trepid.rules.life import DEAD, READY, SCHEDULED, Life
 from trepid.rules.publishing import PublishToken
@@ -64,6 +65,14 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     def doubtful(self) -> bool:
         """Whether it may be a repetition that the server has not recognised."""
         return self.remembered and not self.checked
+
+    @property
+    def published(self) -> str | None:
+        """By what the server recognises a repetition of its publish; None if this is a later copy.
+
+        With the id: a publisher's token is its own, and a batch of one publish may have several queues.
+        """
+        return None if self.of else f"{self.token[0]}:{self.token[1]}:{escaped(self.id)}"
 
     @classmethod
     def of_publication(cls, publication: Publication, now: float) -> Letter:

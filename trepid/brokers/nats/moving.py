@@ -130,14 +130,22 @@ class Mover:
         return await self.is_there(move)
 
     async def is_there(self, move: Move) -> bool:
-        """Whether the last message on a move's subject is the copy that this very move has made."""
+        """Whether the last message on a move's subject is the copy that this very move has made, or does without it.
+
+        A publish that was delayed at first, and due when it was repeated, is there by itself.
+        """
         assert move.letter is not None
         subject = self._names.message(move.parcel.queue, move.place, move.letter.id)
         (found,) = await self._jetstream.look_all([last_of(self._names.stream(move.parcel.queue, move.place), subject)])
         if found is None:
             return False
         there = letters.read(found.message)
-        return there is not None and (there.of, there.how) == (move.letter.of, move.letter.how)
+        if there is None:
+            return False
+        first = None if move.in_place else move.parcel.letter.published
+        return (there.of, there.how) == (move.letter.of, move.letter.how) or (
+            first is not None and first == there.published
+        )
 
     async def take_back(self, queue: str, letter: Letter, place: str, copy: Stored) -> None:
         """Delete the copy of a message that was gone when it was to be deleted, if the message lives on elsewhere.
@@ -158,9 +166,12 @@ class Mover:
 
 
 def due_now(parcel: Parcel) -> Move:
-    """A message that is due is replaced by one that can be leased."""
+    """A message that is due is replaced by one that can be leased.
+
+    That of a publish itself is recognised by what it would have had there: a repetition, due by then, may be there.
+    """
     letter = replace(parcel.letter, waits=False, of=parcel.stamp, how="due")
-    return Move(parcel, letter, parcel.level, f"due:{parcel.stamp}")
+    return Move(parcel, letter, parcel.level, parcel.letter.published or f"due:{parcel.stamp}")
 
 
 def parked(parcel: Parcel) -> Move:

@@ -65,13 +65,11 @@ class Publisher:
     def _question(self, publication: Publication, now: float) -> Question:
         letter = Letter.of_publication(publication, now)
         place = places.LATER if letter.waits else places.level(publication.priority)
-        name, number = publication.token
         return storing(
             self._office.names.message(publication.queue, place, publication.id),
             publication.payload,
             {HEADER: written(letter)},
-            # With the id: a publisher's token is its own, and a batch of one publish may have several queues.
-            id=f"{name}:{number}:{places.escaped(publication.id)}",
+            id=letter.published,
             last=0,
         )
 
