@@ -269,3 +269,39 @@ async def test_what_came_before_a_request_failed_is_given_back(broker, monkeypat
         monkeypatch.undo()
         (delivery,) = await take(other, wait=5.0)
         assert delivery.crashes == 0
+
+
+async def test_a_stranger_that_looks_like_the_end_of_a_request_is_a_dead_letter(broker, nats_server):
+    async with broker.open() as session:
+        async with open_wire(nats_server.url) as wire:
+            for name, number in (("end", 503), ("idle", 100)):
+                wire.say(f"{prefix_of(broker)}.medium.q.{name}", raw=b"NATS/1.0 %d\r\n\r\n" % number)
+            await wire.round_trip()
+        await session.publish([publication("ours")])
+        assert await drained(session, 1) == ["ours"]
+        page = await session.peek("q", State.DEAD)
+        assert [(view.id, view.reason) for view in page.messages] == [("end", "undecodable"), ("idle", "undecodable")]
+
+
+async def test_what_was_found_is_not_kept_until_the_server_takes_it_back(broker, monkeypatch):
+    """Looking through many queues may take a while, and what was found first is nobody's lease yet."""
+    async with broker.open() as session, broker.open() as other, trio.open_nursery() as nursery:
+        others = [f"q{number}" for number in range(6)]
+        await session.declare(others)
+        await session.publish([publication()])
+        pull, taken = session._intake._pull, []
+
+        async def slow(*args):
+            await trio.sleep(ACK_WAIT / 8)
+            return await pull(*args)
+
+        async def lease():
+            taken.extend(await session.lease(["q", *others], 100, 60.0, owner="me"))
+
+        monkeypatch.setattr(session._intake, "_pull", slow)
+        monkeypatch.setattr(session._intake, "_turn", len(others))
+        nursery.start_soon(lease)
+        await trio.sleep(ACK_WAIT / 2)
+        assert await take(other, wait=3 * ACK_WAIT) == []
+        assert [each.id for each in taken] == ["m"]
+        assert await settle(session, taken[0]) is Reply.APPLIED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -134,9 +135,12 @@ class Intake:
         ready: list[tuple[Parcel, Life]] = []
         taken: list[Parcel] = []
         try:
-            for queue in queues:
-                for place in LEVELS:
-                    await self._drain(caller, queue, place, ready, patience)
+            give_up = trio.current_time() + self._office.topology.ack_wait / 3
+            for queue, place in itertools.product(queues, LEVELS):
+                await self._drain(caller, queue, place, ready, patience)
+                # The server takes back what is nobody's lease, so that does not wait for the rest for long.
+                if (ready or caller.parcels) and trio.current_time() > give_up:
+                    break
             while caller.parcels:
                 taken, caller.parcels = caller.parcels, []
                 leasable, _ = await self._sorter.sort_all(taken)

@@ -153,15 +153,12 @@ class Pull:
 
     def _heard(self, message: Message) -> None:
         self._stirred = trio.current_time()
-        status = message.status
-        if status >= 400 and not message.payload:
-            self.status = status
-            self._finish()
-            return
-        if 100 <= status < 200:
-            return
+        # What is handed out has a subject to answer to, and may be anything else: strangers can publish a status, too.
         parcel = unpacked(self.queue, self.place, message, self._connection.server, self._now())
         if parcel is None:
+            if message.status >= 400:
+                self.status = message.status
+                self._finish()
             return
         if self._arrived is None or not self._arrived(parcel):
             self.parcels.append(parcel)
