@@ -10,13 +10,13 @@ from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication
 from tests.servers.proxy import open_proxy
 from trepid.brokers.nats import NatsBroker
 from trepid.brokers.nats.intake import Intake
-from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api, deleting, last_of, look
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api, deleting, last_of, look, storing
 from trepid.brokers.nats.names import LOW, MAIN
 from trepid.errors import BrokerFullError, BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Failed, Failure
-from trepid.wire.nats.connection import NoRespondersError
+from trepid.wire.nats.connection import NatsConnection, NoRespondersError
 from trepid.wire.nats.protocol import Message
 
 OOPS = Failure("ValueError", "oops")
@@ -405,3 +405,30 @@ async def test_a_queue_that_would_throw_away_messages_is_refused(nats_server):
         await limit(connection, stream, max_bytes=1_000_000)
         with pytest.raises(BrokerRefusedError, match="medium-q throws away what does not fit"):
             await session.declare(["q"])
+
+
+async def test_who_may_hear_no_answers_is_told_so(own_nats):
+    users = '{ users: [ { user: a, password: b, permissions: { publish: ">", subscribe: "elsewhere.>" } } ] }'
+    server = own_nats(options={"authorization": users})
+    with pytest.raises(BrokerRefusedError, match=r"Permissions Violation for Subscription to ._INBOX"):
+        async with NatsBroker(server.url.replace("://", "://a:b@")).open():
+            pytest.fail("it was opened")
+
+
+async def test_the_time_is_not_learned_from_what_was_not_stored(nats_server, monkeypatch):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        ask = NatsConnection.ask
+        names = session._office.names
+
+        async def refuse(connection, question, **options):
+            if question.subject == names.tick:
+                question = storing(names.tick, b"", {}, last=1 << 60)
+            return await ask(connection, question, **options)
+
+        before = await session.now()
+        await trio.sleep(0.5)
+        monkeypatch.setattr(NatsConnection, "ask", refuse)
+        with pytest.raises(JetStreamError, match="wrong last sequence"):
+            await session._office.clock.ask(session._office.jetstream.current, names)
+        assert await session.now() >= before + 0.5

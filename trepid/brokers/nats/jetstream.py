@@ -222,7 +222,7 @@ class JetStream:
         found: list[bool] = []
         for answer in await connection.ask_all(questions):
             try:
-                _answered(_message(answer))
+                answered(_message(answer))
             except JetStreamError as exc:
                 if exc.number not in NOT_DELETED:
                     raise
@@ -245,7 +245,7 @@ async def api(connection: NatsConnection, operation: str, body: Mapping[str, Any
     give_up = trio.current_time() + _UNWELL_FOR
     while True:
         try:
-            return _answered(await connection.ask(question))
+            return answered(await connection.ask(question))
         except NoRespondersError:
             # The server is there, and JetStream is not (yet).
             if trio.current_time() >= give_up:
@@ -265,7 +265,8 @@ def _message(answer: Message | Exception) -> Message:
     return answer
 
 
-def _answered(message: Message) -> dict[str, Any]:
+def answered(message: Message) -> dict[str, Any]:
+    """Return what an answer says, or raise JetStreamError if that is a refusal."""
     answer: dict[str, Any] = _decode(message.payload)
     error = answer.get("error")
     if error is not None:
