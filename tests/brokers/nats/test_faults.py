@@ -432,3 +432,13 @@ async def test_the_time_is_not_learned_from_what_was_not_stored(nats_server, mon
         with pytest.raises(JetStreamError, match="wrong last sequence"):
             await session._office.clock.ask(session._office.jetstream.current, names)
         assert await session.now() >= before + 0.5
+
+
+async def test_a_queue_whose_server_waits_less_than_the_session_reckons_is_refused(nats_server):
+    async with fresh_broker(nats_server, prefix="patience", ack_wait=2.0).open() as session:
+        await session.declare(["q"])
+    async with fresh_broker(nats_server, prefix="patience", ack_wait=1.0).open() as session:
+        await session.declare(["q"])
+    async with fresh_broker(nats_server, prefix="patience").open() as session:
+        with pytest.raises(BrokerRefusedError, match="takes messages back after 2 s where 12 s are reckoned with"):
+            await session.declare(["q"])

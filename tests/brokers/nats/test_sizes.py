@@ -21,14 +21,11 @@ async def session(own_nats):
 
 
 async def largest_that_fits(session):
-    size = LARGEST
-    while True:
-        try:
-            await session.publish([publication(payload=bytes(size))])
-        except PayloadTooLargeError:
-            size -= 1
-        else:
-            return size
+    with pytest.raises(PayloadTooLargeError) as caught:
+        await session.publish([publication(payload=bytes(LARGEST))])
+    size = caught.value.limit
+    await session.publish([publication(payload=bytes(size))])
+    return size
 
 
 async def test_the_largest_message_there_is_can_fail_and_come_back(session):

@@ -149,6 +149,11 @@ class Topology:
             made["config"],
             ("ack_policy", "max_deliver", "max_ack_pending"),
         )
+        ack_wait = made["config"]["ack_wait"] / _NANOSECONDS
+        if ack_wait < self.ack_wait:
+            # Signs of life would come too late, and every message be handed out twice.
+            what = f"takes messages back after {ack_wait:g} s where {self.ack_wait:g} s are reckoned with"
+            raise BrokerRefusedError(connection.name, f"consumer {stream}/{name} {what}")
 
 
 def _compare(
