@@ -23,7 +23,7 @@ async def session(own_nats):
 async def largest_that_fits(session):
     with pytest.raises(PayloadTooLargeError) as caught:
         await session.publish([publication(payload=bytes(LARGEST))])
-    size = caught.value.limit
+    size = caught.value.limit - 16  # times are written with more digits or fewer
     await session.publish([publication(payload=bytes(size))])
     return size
 
