@@ -258,3 +258,10 @@ async def test_nonsense_behind_the_greeting_is_a_loss(nursery):
     with pytest.raises(BrokerLostError, match="makes no sense"), trio.fail_after(10):
         async with dial(f"nats://127.0.0.1:{listener.socket.getsockname()[1]}"):
             pytest.fail("it is open")
+
+
+def test_servers_that_are_named_no_more_are_forgotten():
+    dialler = Dialler(Address.parse("nats://one:1,two:2"))
+    for said in (["three:3", "two:2"], ["two:2", "four:4", "no host"]):
+        dialler._learn({"connect_urls": said})
+    assert dialler.hosts == [("one", 1), ("two", 2), ("four", 4)]

@@ -6,13 +6,28 @@ That the timer is set to the right moment is seen in what the server is told.
 """
 
 import json
+from datetime import UTC, datetime
 
+import pytest
 import trio
 
 from tests.brokers.engine_table import BentClock
-from tests.brokers.nats.kit import DAY, fresh_broker, open_wire, publication, ring, settle, sweep, take
+from tests.brokers.nats.kit import (
+    DAY,
+    WINDOW,
+    fresh_broker,
+    open_wire,
+    publication,
+    ring,
+    settle,
+    shorten,
+    sweep,
+    take,
+)
 from trepid.brokers.nats.jetstream import api
+from trepid.brokers.nats.names import LATER
 from trepid.rules.life import Reply
+from trepid.rules.publishing import Publishing
 from trepid.testing import check_broker
 
 
@@ -76,3 +91,43 @@ async def test_the_conformance_case_of_a_month(nats_server):
         conformance = await check_broker(lambda: broker, cases=["a_long_delay_delivers_once"], bend_time=bend, tick=0.1)
         assert conformance.passed == ("a_long_delay_delivers_once",)
     await sweep(nats_server.url, "month")
+
+
+async def test_what_is_due_in_the_year_9999_is_looked_at_once(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication(due=datetime(9999, 12, 31, tzinfo=UTC).timestamp())])
+        assert await take(session, wait=1.0) == []
+        stream = session._office.names.stream("q", LATER)
+        consumer = await session._office.jetstream.api(f"CONSUMER.INFO.{stream}.later")
+        assert consumer["delivered"]["consumer_seq"] == 1
+
+
+@pytest.mark.parametrize("meanwhile", ["nobody", "moved", "done", "forgotten"])
+async def test_a_publish_that_is_repeated_after_its_due_time_is_recognised(meanwhile, nats_server):
+    """The first is delayed, the second is not; so they are stored in different streams."""
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        if meanwhile == "forgotten":
+            await shorten(connection, str(broker).partition("prefix=")[2])
+        one = publication(due=await session.now() + 0.3)
+        await session.publish([one])
+        mine = []
+        if meanwhile in ("moved", "done"):
+            mine = await take(session, wait=5.0)
+        if meanwhile == "done":
+            await settle(session, mine[0])
+        while await session.now() <= one.due + (WINDOW if meanwhile == "forgotten" else 0.0):
+            await trio.sleep(0.05)
+        (published,) = await session.publish([one])
+        assert published.outcome is (Publishing.DUPLICATE if mine else Publishing.ACCEPTED)
+        if meanwhile == "forgotten":
+            await trio.sleep(2 * WINDOW)
+        rest = await take(session, wait=1.5)
+        assert len(mine) + len(rest) == 1
+        for delivery in (*rest, *(mine if meanwhile == "moved" else ())):
+            await settle(session, delivery)
+        assert await take(session, wait=1.5) == []
+        assert (await session.stats("q")).live == 0

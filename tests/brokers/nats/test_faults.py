@@ -10,12 +10,13 @@ from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication
 from tests.servers.proxy import open_proxy
 from trepid.brokers.nats import NatsBroker
 from trepid.brokers.nats.intake import Intake
-from trepid.brokers.nats.jetstream import api, deleting
-from trepid.brokers.nats.names import LOW
-from trepid.errors import BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api, deleting, last_of, look, storing
+from trepid.brokers.nats.names import LOW, MAIN
+from trepid.errors import BrokerFullError, BrokerLostError, BrokerRefusedError, PayloadTooLargeError, UnsupportedError
 from trepid.rules.life import Reply
 from trepid.rules.publishing import Publishing
 from trepid.rules.verdicts import Failed, Failure
+from trepid.wire.nats.connection import NatsConnection, NoRespondersError
 from trepid.wire.nats.protocol import Message
 
 OOPS = Failure("ValueError", "oops")
@@ -73,7 +74,7 @@ async def test_a_stream_that_does_not_fit_is_refused(nats_server):
 async def test_too_large_a_message_is_refused_and_the_connection_lives(own_nats):
     server = own_nats(options={"max_payload": "8KB"})
     async with open_session(server.url) as session:
-        with pytest.raises(PayloadTooLargeError, match="10,000 bytes are more than the 7,"):
+        with pytest.raises(PayloadTooLargeError, match="10,000 bytes are more than the 6,"):
             await session.publish([publication("small"), publication("large", payload=bytes(10_000))])
         assert await take(session) == []
         assert session.connected
@@ -314,3 +315,130 @@ async def test_what_a_killed_server_had_handed_out_is_not_leased_from_the_next(o
                 ids += [each.id for each in await take(other, wait=1.0)]
         ids += [each.id for each in await take(other, wait=3.0)]
         assert sorted(ids) == sorted(f"m{number}" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("answer", "raised"),
+    [
+        (JetStreamError(10008, "JetStream system temporarily unavailable"), JetStreamError),
+        (NoRespondersError("q"), BrokerLostError),
+    ],
+    ids=["refused", "no answer"],
+)
+async def test_what_was_not_stored_is_not_said_to_be_there(answer, raised, nats_server, monkeypatch):
+    store_all, told = JetStream.store_all, []
+
+    async def tell(jetstream, questions):
+        outcomes = await store_all(jetstream, questions) if not told else [answer]
+        told.append(outcomes)
+        return outcomes
+
+    async with fresh_broker(nats_server).open() as session:
+        await session.declare(["q"])
+        await session.publish([publication()])
+        look_all = JetStream.look_all
+
+        async def miss(jetstream, questions):
+            await look_all(jetstream, questions)
+            return [None for _ in questions]  # it has ended just now
+
+        monkeypatch.setattr(JetStream, "store_all", tell)
+        monkeypatch.setattr(JetStream, "look_all", miss)
+        with pytest.raises(raised):
+            await session.publish([publication()])
+
+
+async def test_another_session_deletes_a_queue_first(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q"])
+        await other.declare(["q"])
+        await session.delete("q")
+        await other.delete("q")
+        assert await other.queues() == []
+
+
+async def test_a_deletion_that_was_cut_short_is_finished_when_it_is_repeated(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        await session.declare(["q"])
+        await session.publish([publication(priority=9)])
+        await session._office.jetstream.api(f"STREAM.DELETE.{session._office.names.stream('q', MAIN)}")
+        assert await session.queues() == []
+        await session.delete("q")
+        await session.declare(["q"])
+        assert await take(session) == []
+
+
+async def test_a_look_at_a_server_without_jetstream_says_that_the_broker_is_lost(own_nats):
+    async with open_wire(own_nats(jetstream=False).url) as connection:
+        with pytest.raises(BrokerLostError, match="JetStream does not answer"):
+            await look(connection, last_of("s", "s.m"))
+
+
+async def limit(connection, stream, **limits):
+    config = (await api(connection, f"STREAM.INFO.{stream}"))["config"]
+    await api(connection, f"STREAM.UPDATE.{stream}", {**config, **limits})
+
+
+async def test_a_queue_that_an_operator_has_limited_refuses_and_loses_nothing(nats_server):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        await limit(connection, session._office.names.stream("q", MAIN), max_msgs=5)
+        for number in range(5):
+            await session.publish([publication(f"m{number}")])
+        with pytest.raises(BrokerFullError, match="maximum messages exceeded"):
+            await session.publish([publication("m5")])
+        await session.declare(["q"])
+        assert await drained(session, 5) == [f"m{number}" for number in range(5)]
+
+
+async def test_a_queue_that_would_throw_away_messages_is_refused(nats_server):
+    """Streams of earlier versions would, if an operator limits them."""
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session, open_wire(nats_server.url) as connection:
+        await session.declare(["q"])
+        stream = session._office.names.stream("q", MAIN)
+        await limit(connection, stream, discard="old")
+        await session.declare(["q"])
+        await limit(connection, stream, max_bytes=1_000_000)
+        with pytest.raises(BrokerRefusedError, match="medium-q throws away what does not fit"):
+            await session.declare(["q"])
+
+
+async def test_who_may_hear_no_answers_is_told_so(own_nats):
+    users = '{ users: [ { user: a, password: b, permissions: { publish: ">", subscribe: "elsewhere.>" } } ] }'
+    server = own_nats(options={"authorization": users})
+    with pytest.raises(BrokerRefusedError, match=r"Permissions Violation for Subscription to ._INBOX"):
+        async with NatsBroker(server.url.replace("://", "://a:b@")).open():
+            pytest.fail("it was opened")
+
+
+async def test_the_time_is_not_learned_from_what_was_not_stored(nats_server, monkeypatch):
+    broker = fresh_broker(nats_server)
+    async with broker.open() as session:
+        ask = NatsConnection.ask
+        names = session._office.names
+
+        async def refuse(connection, question, **options):
+            if question.subject == names.tick:
+                question = storing(names.tick, b"", {}, last=1 << 60)
+            return await ask(connection, question, **options)
+
+        before = await session.now()
+        await trio.sleep(0.5)
+        monkeypatch.setattr(NatsConnection, "ask", refuse)
+        with pytest.raises(JetStreamError, match="wrong last sequence"):
+            await session._office.clock.ask(session._office.jetstream.current, names)
+        assert await session.now() >= before + 0.5
+
+
+async def test_a_queue_whose_server_waits_less_than_the_session_reckons_is_refused(nats_server):
+    async with fresh_broker(nats_server, prefix="patience", ack_wait=2.0).open() as session:
+        await session.declare(["q"])
+    async with fresh_broker(nats_server, prefix="patience", ack_wait=1.0).open() as session:
+        await session.declare(["q"])
+    async with fresh_broker(nats_server, prefix="patience").open() as session:
+        with pytest.raises(BrokerRefusedError, match="takes messages back after 2 s where 12 s are reckoned with"):
+            await session.declare(["q"])

@@ -4,17 +4,23 @@ import pytest
 import trio
 
 from tests.brokers.nats.kit import drained, fresh_broker, open_wire, publication, settle, sweep, take
-from trepid.brokers.nats.jetstream import api
+from trepid.brokers.nats.jetstream import JetStream, JetStreamError, api
+from trepid.brokers.nats.letter import HEADER, Letter, written
+from trepid.brokers.nats.pulling import Pull
+from trepid.errors import BrokerLostError
 from trepid.ports.messages import Absent
 from trepid.rules.life import Reply, State
 from trepid.rules.verdicts import Done, Failed, Failure, Returned
+from trepid.wire.nats.protocol import Message, headed
+from trepid.wire.supervision import Supervisor
 
 OOPS = Failure("ValueError", "oops")
+ACK_WAIT = 1.0
 
 
 @pytest.fixture
 async def broker(nats_server):
-    broker = fresh_broker(nats_server, ack_wait=1.0)
+    broker = fresh_broker(nats_server, ack_wait=ACK_WAIT)
     async with broker.open() as session:
         await session.declare(["q"])
     yield broker
@@ -175,3 +181,127 @@ async def test_a_stranger_on_our_subjects_is_a_dead_letter(broker, nats_server):
             ("stranger", "undecodable", b"not ours"),
             ("liar", "undecodable", b"x"),
         ]
+
+
+async def test_names_that_make_no_sense_are_dead_letters_and_hurt_nobody(broker, nats_server):
+    async with broker.open() as session:
+        connection = session._office.jetstream.current
+        async with open_wire(nats_server.url) as wire:
+            wire.say(f"{prefix_of(broker)}.medium.q.=FF", b"no UTF-8 under its escape")
+            wire.link.send(b"PUB %s.medium.q.\xff\x0b 8\r\nno UTF-8\r\n" % prefix_of(broker).encode())
+            await wire.round_trip()
+        await session.publish([publication("ours")])
+        assert await drained(session, 1) == ["ours"]
+        page = await session.peek("q", State.DEAD)
+        assert [(view.id, view.reason) for view in page.messages] == [
+            ("\ufffd", "undecodable"),
+            ("\ufffd\x0b", "undecodable"),
+        ]
+        assert session._office.jetstream.current is connection
+
+
+async def test_a_stream_without_a_leader_does_not_end_the_leases_of_others(broker, monkeypatch):
+    look_all = JetStream.look_all
+
+    async def refuse(jetstream, questions):
+        if any(question.subject.endswith("-away") for question in questions):
+            raise JetStreamError(10008, "JetStream system temporarily unavailable")
+        return await look_all(jetstream, questions)
+
+    async with broker.open() as session, broker.open() as other:
+        await session.declare(["q", "away"])
+        await session.publish([publication("m"), publication("a", queue="away")])
+        (mine,) = await take(session)
+        (_,) = await take(session, queue="away")
+        monkeypatch.setattr(JetStream, "look_all", refuse)
+        session._office.jetstream.current.link.lose("lost in a test")
+        assert await take(other, wait=3 * ACK_WAIT) == []
+        monkeypatch.undo()
+        assert await settle(session, mine) is Reply.APPLIED
+
+
+async def test_what_comes_while_a_session_closes_hurts_nobody(broker, monkeypatch):
+    dismiss = Supervisor.dismiss
+
+    def deliver(supervisor):
+        # The last moment: the session's tasks have ended, and its connection is still there.
+        (pull,) = [pull for (_, place), pull in intakes.pop()._pulls.items() if place == "medium"]
+        where = f"{prefix_of(broker)}.medium.q.m", pull._token, f"$JS.ACK.{prefix_of(broker)}-medium-q.medium.1.1.1.1.0"
+        letter = Letter("m", 5, ("t", 1), 0.0, 0.0)
+        try:
+            pull._heard(Message(*where, headed({HEADER: written(letter)}), b"{}"))
+        finally:
+            dismiss(supervisor)
+
+    intakes = []
+    async with broker.open() as session:
+        intakes.append(session._intake)
+        with trio.move_on_after(0.3):
+            await take(session, wait=60.0)
+        monkeypatch.setattr(Supervisor, "dismiss", deliver)
+    assert not intakes
+
+
+async def test_a_late_holder_that_keeps_nothing_leaves_a_newer_result(broker, monkeypatch):
+    async with broker.open() as session, broker.open() as other:
+        await session.publish([publication()])
+        (mine,) = await take(session)
+        monkeypatch.setattr(session._office.book, "leases", list)  # the server hears nothing of it any more
+        (theirs,) = await take(other, wait=5.0)
+        assert await settle(other, theirs) is Reply.APPLIED
+        assert await settle(session, mine, Done(None, 0.0)) is Reply.SUPERSEDED
+        assert (await other.result("q", "m")).result == b"1"
+
+
+async def test_what_came_before_a_request_failed_is_given_back(broker, monkeypatch):
+    heard = Pull._heard
+
+    def fail(pull, message):
+        heard(pull, message)
+        if message.status >= 400 and pull.parcels:
+            pull.status = 409
+
+    async with broker.open() as session, broker.open() as other:
+        await session.publish([publication()])
+        monkeypatch.setattr(Pull, "_heard", fail)
+        with pytest.raises(BrokerLostError, match="JetStream does not answer"):
+            await take(session)
+        monkeypatch.undo()
+        (delivery,) = await take(other, wait=5.0)
+        assert delivery.crashes == 0
+
+
+async def test_a_stranger_that_looks_like_the_end_of_a_request_is_a_dead_letter(broker, nats_server):
+    async with broker.open() as session:
+        async with open_wire(nats_server.url) as wire:
+            for name, number in (("end", 503), ("idle", 100)):
+                wire.say(f"{prefix_of(broker)}.medium.q.{name}", raw=b"NATS/1.0 %d\r\n\r\n" % number)
+            await wire.round_trip()
+        await session.publish([publication("ours")])
+        assert await drained(session, 1) == ["ours"]
+        page = await session.peek("q", State.DEAD)
+        assert [(view.id, view.reason) for view in page.messages] == [("end", "undecodable"), ("idle", "undecodable")]
+
+
+async def test_what_was_found_is_not_kept_until_the_server_takes_it_back(broker, monkeypatch):
+    """Looking through many queues may take a while, and what was found first is nobody's lease yet."""
+    async with broker.open() as session, broker.open() as other, trio.open_nursery() as nursery:
+        others = [f"q{number}" for number in range(6)]
+        await session.declare(others)
+        await session.publish([publication()])
+        pull, taken = session._intake._pull, []
+
+        async def slow(*args):
+            await trio.sleep(ACK_WAIT / 8)
+            return await pull(*args)
+
+        async def lease():
+            taken.extend(await session.lease(["q", *others], 100, 60.0, owner="me"))
+
+        monkeypatch.setattr(session._intake, "_pull", slow)
+        monkeypatch.setattr(session._intake, "_turn", len(others))
+        nursery.start_soon(lease)
+        await trio.sleep(ACK_WAIT / 2)
+        assert await take(other, wait=3 * ACK_WAIT) == []
+        assert [each.id for each in taken] == ["m"]
+        assert await settle(session, taken[0]) is Reply.APPLIED

@@ -46,7 +46,7 @@ class NatsBroker(Broker):
         (a file with a seed), ``creds`` (a credentials file), ``cafile``, ``certfile``, ``keyfile`` (for TLS), and
         ``tls_first=yes`` where the server begins with TLS.
       ack_wait: seconds after which the server takes messages back from a session that is not heard of; of queues that
-        are declared from now on.
+        are declared from now on.  One that was declared with fewer is refused.
       clock: returns seconds since the epoch, for tests; by default the server's clock decides.  It says what is due and
         when leases end, while the server rings by its own clock.
 
@@ -104,7 +104,11 @@ class NatsBroker(Broker):
             connection = await supervisor.connection()
             office = Office(JetStream(supervisor), self._topology, self._clock, household)
             session = NatsSession(office, self._capabilities(connection))
-            yield session
+            try:
+                yield session
+            finally:
+                # What comes from now on cannot start a task any more.
+                session.closing()
 
     async def _examine(self, connection: NatsConnection) -> None:
         """Complain about a server that cannot do what is needed."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import final
 
-from trepid.brokers.nats.jetstream import last_of, look, storing
+from trepid.brokers.nats.jetstream import answered, last_of, look, storing
 from trepid.brokers.nats.names import Names
 from trepid.wire.nats.connection import NatsConnection
 
@@ -33,9 +33,15 @@ class Clock:
         return self._latest
 
     async def ask(self, connection: NatsConnection, names: Names) -> None:
-        """Learn the server's time from a message that it stamps."""
+        """Learn the server's time from a message that it stamps.
+
+        Raises:
+          JetStreamError: if that was refused.
+          NoRespondersError, BrokerLostError: if there was no answer.
+        """
         before = time.monotonic()
-        await connection.ask(storing(names.tick, b"", {}))
+        # Refused, it would be an older one that is found.
+        answered(await connection.ask(storing(names.tick, b"", {})))
         after = time.monotonic()
         found = await look(connection, last_of(names.clock, names.tick))
         if found is not None:

@@ -17,9 +17,8 @@ from trepid.brokers.nats.jetstream import (
     deleting,
     last_of,
     next_of,
-    storing,
 )
-from trepid.brokers.nats.letter import HEADER, Letter, written
+from trepid.brokers.nats.letter import Letter
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.results import Results
 from trepid.errors import BrokerLostError
@@ -88,7 +87,10 @@ class Graves:
             )
             level = places.level(letter.priority)
             stream, subject = office.names.stream(queue, level), office.names.message(queue, level, letter.id)
-            question = storing(subject, box.message.payload, {HEADER: written(copy)}, id=f"requeue:{box.stamp}", last=0)
+            largest = (await office.jetstream.connection()).largest
+            question = office.mover.copy(
+                queue, level, copy, box.message.payload, largest, id=f"requeue:{box.stamp}", last=0
+            )
             (outcome,) = await office.jetstream.store_all([question])
             if isinstance(outcome, NoRespondersError):
                 raise BrokerLostError(f"queue {queue!r}: JetStream does not answer")

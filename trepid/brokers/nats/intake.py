@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -23,7 +24,10 @@ from trepid.rules.life import Life
 from trepid.wire.nats.connection import NatsConnection
 
 _LONGEST_PULL: Final = 10.0
-"""Seconds for which the server is asked to wait for a message; then it is asked again."""
+"""Seconds for which the server is asked to wait for a message; then it is asked again.
+
+Whoever waits also looks again so often: for what nobody has told, for queues that are new, and after the clerks.
+"""
 _MOST: Final = 256
 """Messages that one request asks for."""
 _UNWELL_PAUSE: Final = 0.1
@@ -74,14 +78,9 @@ class Intake:
         if limit < 1:
             raise ValueError(f"limit must be 1 or more, not {limit}")
         asked = trio.current_time()
-        unknown = await self._office.unknown(set(queues))
         self._turn += 1
-        known = [queue for queue in dict.fromkeys(queues) if queue not in unknown]
-        turn = self._turn % len(known) if known else 0
-        known = known[turn:] + known[:turn]
-        caller = _Caller(frozenset(known), limit)
-        for queue in known:
-            await self._clerk(queue).caught_up()
+        caller = _Caller(frozenset(queues), limit)
+        known = await self._attended(queues)
         self._callers.append(caller)
         ready: list[tuple[Parcel, Life]] = []
         try:
@@ -94,12 +93,23 @@ class Intake:
                     ready = await self._gathered(caller, known, patience=_MOMENT)
                 if ready or rest <= 0:
                     break
-                await self._wait(caller, known, rest)
+                await self._wait(caller, known, min(rest, _LONGEST_PULL))
+                if not caller.parcels:
+                    known = await self._attended(queues)
         except BaseException:
             self._leave(caller)
             raise
         self._leave(caller)
         return self._granted(ready, owner, lease_for, asked)
+
+    async def _attended(self, queues: Sequence[str]) -> list[str]:
+        """Return those queues that are there, beginning with whose turn it is, once what is due in them can be seen."""
+        unknown = await self._office.unknown(set(queues))
+        known = [queue for queue in dict.fromkeys(queues) if queue not in unknown]
+        for queue in known:
+            await self._clerk(queue).caught_up()
+        turn = self._turn % len(known) if known else 0
+        return known[turn:] + known[:turn]
 
     def _granted(
         self, ready: Sequence[tuple[Parcel, Life]], owner: str, lease_for: float, asked: float
@@ -125,9 +135,12 @@ class Intake:
         ready: list[tuple[Parcel, Life]] = []
         taken: list[Parcel] = []
         try:
-            for queue in queues:
-                for place in LEVELS:
-                    await self._drain(caller, queue, place, ready, patience)
+            give_up = trio.current_time() + self._office.topology.ack_wait / 3
+            for queue, place in itertools.product(queues, LEVELS):
+                await self._drain(caller, queue, place, ready, patience)
+                # The server takes back what is nobody's lease, so that does not wait for the rest for long.
+                if (ready or caller.parcels) and trio.current_time() > give_up:
+                    break
             while caller.parcels:
                 taken, caller.parcels = caller.parcels, []
                 leasable, _ = await self._sorter.sort_all(taken)
@@ -162,6 +175,8 @@ class Intake:
             finally:
                 caller.room += asked
             if pull.unwell:
+                for parcel in parcels:
+                    self._arrived(parcel)
                 self._office.forgotten(queue)
                 if not await self._office.unknown({queue}):
                     raise BrokerLostError(f"queue {queue!r}: JetStream does not answer")
@@ -179,16 +194,8 @@ class Intake:
 
     async def _pull(self, queue: str, place: str, batch: int, patience: float | None) -> Pull:
         office = self._office
-        return Pull(
-            await office.jetstream.connection(),
-            office.names.stream(queue, place),
-            queue,
-            place,
-            batch,
-            now=office.clock.now,
-            wait=patience,
-            at_once=True,
-        )
+        connection, stream = await office.jetstream.connection(), office.names.stream(queue, place)
+        return Pull(connection, stream, queue, place, batch, now=office.clock.now, wait=patience, at_once=True)
 
     # ------------------------------------------------------------------------------------------ what comes
 
@@ -202,7 +209,6 @@ class Intake:
                 if not queues:
                     await trio.sleep_forever()
                 for queue in queues:
-                    self._clerk(queue).touch()
                     for place in LEVELS:
                         self._expect(queue, place, rest)
                 if not caller.parcels:
@@ -223,8 +229,10 @@ class Intake:
         """See to it that the server is asked for what comes to a queue, as long as somebody waits for it."""
         pull = self._pulls.get((queue, place))
         connection = self._office.jetstream.current
-        if connection is None or (pull is not None and not pull.over):
+        if connection is None or (pull is not None and not pull.over and not pull.overdue):
             return
+        if pull is not None and not pull.over:
+            self._office.nursery.start_soon(pull.withdraw, name=f"withdraw a request for {place} of {queue}")
         self._pulls[queue, place] = Pull(
             connection,
             self._office.names.stream(queue, place),
@@ -278,9 +286,13 @@ class Intake:
         clerk.touch()
         return clerk
 
+    def closing(self) -> None:
+        """Ask for nothing more; what comes all the same is given back with the rest."""
+        self._closing = True
+        self._returns.closing()
+
     async def part_from(self, connection: NatsConnection) -> None:
         """Let nothing more come over a connection, and give back what has come to nobody; no questions asked."""
-        self._closing = True
         for pull in self._pulls.values():
             pull.abandon(self._arrived)
         await self._returns.part_from(connection)

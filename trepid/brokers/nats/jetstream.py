@@ -222,7 +222,7 @@ class JetStream:
         found: list[bool] = []
         for answer in await connection.ask_all(questions):
             try:
-                _answered(_message(answer))
+                answered(_message(answer))
             except JetStreamError as exc:
                 if exc.number not in NOT_DELETED:
                     raise
@@ -236,13 +236,7 @@ class JetStream:
     async def look_all(self, questions: Sequence[Question]) -> list[Letterbox | None]:
         """Look for messages, as :func:`last_of` and :func:`next_of` made them; a stream that is not there has none."""
         connection = await self.connection()
-        found: list[Letterbox | None] = []
-        for answer in await connection.ask_all(questions):
-            try:
-                found.append(_found(_message(answer)))
-            except NoRespondersError:
-                raise BrokerLostError(f"{connection.name}: JetStream does not answer") from None
-        return found
+        return [_found(connection, answer) for answer in await connection.ask_all(questions)]
 
 
 async def api(connection: NatsConnection, operation: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -251,7 +245,7 @@ async def api(connection: NatsConnection, operation: str, body: Mapping[str, Any
     give_up = trio.current_time() + _UNWELL_FOR
     while True:
         try:
-            return _answered(await connection.ask(question))
+            return answered(await connection.ask(question))
         except NoRespondersError:
             # The server is there, and JetStream is not (yet).
             if trio.current_time() >= give_up:
@@ -261,7 +255,8 @@ async def api(connection: NatsConnection, operation: str, body: Mapping[str, Any
 
 async def look(connection: NatsConnection, question: Question) -> Letterbox | None:
     """Look for one message over a connection; see :meth:`JetStream.look_all`."""
-    return _found(await connection.ask(question))
+    (answer,) = await connection.ask_all([question])
+    return _found(connection, answer)
 
 
 def _message(answer: Message | Exception) -> Message:
@@ -270,7 +265,8 @@ def _message(answer: Message | Exception) -> Message:
     return answer
 
 
-def _answered(message: Message) -> dict[str, Any]:
+def answered(message: Message) -> dict[str, Any]:
+    """Return what an answer says, or raise JetStreamError if that is a refusal."""
     answer: dict[str, Any] = _decode(message.payload)
     error = answer.get("error")
     if error is not None:
@@ -290,8 +286,10 @@ def _stored(answer: Message | NoRespondersError | BrokerRefusedError) -> Outcome
     return error
 
 
-def _found(message: Message) -> Letterbox | None:
-    got = _decode_got(message.payload)
+def _found(connection: NatsConnection, answer: Message | Exception) -> Letterbox | None:
+    if isinstance(answer, NoRespondersError):
+        raise BrokerLostError(f"{connection.name}: JetStream does not answer")
+    got = _decode_got(_message(answer).payload)
     if got.error is not None:
         if got.error.err_code in (NO_MESSAGE, NO_STREAM):
             return None

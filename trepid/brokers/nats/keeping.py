@@ -12,7 +12,7 @@ from trepid.brokers.nats.moving import Move
 from trepid.brokers.nats.names import DEAD
 from trepid.brokers.nats.office import Held, Office
 from trepid.brokers.nats.parcel import PROGRESS
-from trepid.errors import BrokerLostError, TrepidError
+from trepid.errors import TrepidError
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD as DEAD_STATE
 from trepid.rules.life import Life
@@ -45,19 +45,23 @@ class Keeper:
             if connection is None:
                 await office.jetstream.changed()
                 continue
+            if trio.current_time() > self._beaten + office.topology.ack_wait - pause:
+                seen = None
             try:
-                late = trio.current_time() > self._beaten + office.topology.ack_wait - pause
-                if connection is not seen or late:
-                    # The server may have taken messages back meanwhile, and somebody else may have them.
-                    await self._check()
-                    seen = connection
                 for lease in office.book.leases():
                     connection.say(lease.message.parcel.message.reply, PROGRESS)
                 await connection.link.room()
                 self._beaten = trio.current_time()
-            except BrokerLostError:
-                await trio.lowlevel.checkpoint()
-                continue
+                if connection is not seen:
+                    # The server may have taken messages back meanwhile, and somebody else may have them.  A stream
+                    # that does not answer is asked again after the next beat: other leases depend on that.
+                    with trio.move_on_after(pause):
+                        await self._check()
+                        seen = connection
+            except TrepidError:
+                if connection.link.error is not None:
+                    await trio.lowlevel.checkpoint()
+                    continue
             with trio.move_on_after(pause):
                 await office.jetstream.changed()
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from trepid.brokers.nats.names import escaped
 from trepid.ports.messages import Delivery, Publication
 from trepid.rules.life import DEAD, READY, SCHEDULED, Life
 from trepid.rules.publishing import PublishToken
@@ -15,6 +16,8 @@ from trepid.wire.nats.protocol import Message
 
 HEADER: Final = "Trepid"
 _HEADER: Final = HEADER.encode()
+_LARGEST: Final = 65_536
+"""Bytes of a letter, which travels with every copy; the oldest errors make room."""
 
 
 class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +65,14 @@ class Letter(msgspec.Struct, frozen=True, omit_defaults=True):
     def doubtful(self) -> bool:
         """Whether it may be a repetition that the server has not recognised."""
         return self.remembered and not self.checked
+
+    @property
+    def published(self) -> str | None:
+        """By what the server recognises a repetition of its publish; None if this is a later copy.
+
+        With the id: a publisher's token is its own, and a batch of one publish may have several queues.
+        """
+        return None if self.of else f"{self.token[0]}:{self.token[1]}:{escaped(self.id)}"
 
     @classmethod
     def of_publication(cls, publication: Publication, now: float) -> Letter:
@@ -146,9 +157,24 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Letter).decode
 
 
-def written(letter: Letter) -> str:
-    """Return the value of the header."""
-    return _encode(letter).decode()
+def written(letter: Letter, room: int = _LARGEST) -> str:
+    """Return the value of the header, in so many bytes if need be: of errors that do not fit, the latest are kept."""
+    text = _encode(letter)
+    room = min(room, _LARGEST)
+    while len(text) > room and letter.errors:
+        letter = replace(letter, errors=_fewer(letter.errors))
+        text = _encode(letter)
+    return text.decode()
+
+
+def _fewer(errors: tuple[Failure, ...]) -> tuple[Failure, ...]:
+    """Return errors that take less room: without the oldest, and the last one without its traceback, then its text."""
+    *others, last = errors
+    if others:
+        return errors[1:]
+    if last.traceback:
+        return (replace(last, traceback=""),)
+    return (replace(last, message=""),) if last.message else ()
 
 
 def read(message: Message) -> Letter | None:

@@ -31,7 +31,7 @@ from trepid.brokers.nats.jetstream import (
 from trepid.brokers.nats.letter import HEADER, Letter, written
 from trepid.brokers.nats.names import Names
 from trepid.brokers.nats.parcel import Parcel
-from trepid.errors import BrokerLostError
+from trepid.errors import BrokerFullError, BrokerLostError
 from trepid.wire.nats.connection import NoRespondersError, Question
 
 
@@ -64,29 +64,42 @@ class Mover:
         self._jetstream = jetstream
         self._names = names
 
-    def question(self, move: Move) -> Question:
-        """Return what stores the copy of a move."""
+    def question(self, move: Move, largest: int) -> Question:
+        """Return what stores the copy of a move; see :meth:`copy`."""
         parcel, letter = move.parcel, move.letter
         assert letter is not None
         last = parcel.seq if move.in_place else None if move.place == places.DEAD else 0
-        return storing(
-            self._names.message(parcel.queue, move.place, letter.id),
-            parcel.message.payload,
-            {HEADER: written(letter)},
-            id=move.id,
-            last=last,
-        )
+        return self.copy(parcel.queue, move.place, letter, parcel.message.payload, largest, id=move.id, last=last)
+
+    def copy(
+        self, queue: str, place: str, letter: Letter, payload: bytes, largest: int, *, id: str | None, last: int | None
+    ) -> Question:
+        """Return what stores a copy, in *largest* bytes: the server hangs up on who sends more.
+
+        Raises:
+          BrokerFullError: if there is no room for it even without its history.
+        """
+        subject = self._names.message(queue, place, letter.id)
+        said = written(letter)
+        question = storing(subject, payload, {HEADER: said}, id=id, last=last)
+        if question.size > largest:
+            room = len(said.encode()) - (question.size - largest)
+            question = storing(subject, payload, {HEADER: written(letter, room)}, id=id, last=last)
+        if question.size > largest:
+            text = f"message {letter.id!r} of queue {queue!r} needs {question.size:,} bytes"
+            raise BrokerFullError(f"{text}, and the server has a max_payload of {largest:,}")
+        return question
 
     async def carry_out(self, moves: Sequence[Move]) -> list[bool]:
         """Carry out moves, and return for each whether the message was still there to be moved.
 
         Raises:
-          BrokerLostError: if some may have been carried out, and some not; repeating them is safe.
+          BrokerFullError, BrokerLostError: if some may have been carried out, and some not; repeating them is safe.
         """
         copies = [move for move in moves if move.letter is not None]
-        outcomes = dict(
-            zip(map(id, copies), await self._jetstream.store_all([self.question(move) for move in copies]), strict=True)
-        )
+        largest = (await self._jetstream.connection()).largest
+        questions = [self.question(move, largest) for move in copies]
+        outcomes = dict(zip(map(id, copies), await self._jetstream.store_all(questions), strict=True))
         moved: list[bool] = []
         deletions: list[tuple[int, Move]] = []
         for number, move in enumerate(moves):
@@ -117,14 +130,22 @@ class Mover:
         return await self.is_there(move)
 
     async def is_there(self, move: Move) -> bool:
-        """Whether the last message on a move's subject is the copy that this very move has made."""
+        """Whether the last message on a move's subject is the copy that this very move has made, or does without it.
+
+        A publish that was delayed at first, and due when it was repeated, is there by itself.
+        """
         assert move.letter is not None
         subject = self._names.message(move.parcel.queue, move.place, move.letter.id)
         (found,) = await self._jetstream.look_all([last_of(self._names.stream(move.parcel.queue, move.place), subject)])
         if found is None:
             return False
         there = letters.read(found.message)
-        return there is not None and (there.of, there.how) == (move.letter.of, move.letter.how)
+        if there is None:
+            return False
+        first = None if move.in_place else move.parcel.letter.published
+        return (there.of, there.how) == (move.letter.of, move.letter.how) or (
+            first is not None and first == there.published
+        )
 
     async def take_back(self, queue: str, letter: Letter, place: str, copy: Stored) -> None:
         """Delete the copy of a message that was gone when it was to be deleted, if the message lives on elsewhere.
@@ -145,9 +166,12 @@ class Mover:
 
 
 def due_now(parcel: Parcel) -> Move:
-    """A message that is due is replaced by one that can be leased."""
+    """A message that is due is replaced by one that can be leased.
+
+    That of a publish itself is recognised by what it would have had there: a repetition, due by then, may be there.
+    """
     letter = replace(parcel.letter, waits=False, of=parcel.stamp, how="due")
-    return Move(parcel, letter, parcel.level, f"due:{parcel.stamp}")
+    return Move(parcel, letter, parcel.level, parcel.letter.published or f"due:{parcel.stamp}")
 
 
 def parked(parcel: Parcel) -> Move:

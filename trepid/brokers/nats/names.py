@@ -50,9 +50,12 @@ def escaped(text: str) -> str:
 
 
 def unescaped(word: str) -> str:
-    """Return the text that :func:`escaped` was given."""
+    """Return the text that :func:`escaped` was given; of a word that it cannot have made, what can be read."""
     raw = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), word.encode())
-    return "" if word == "=" else raw.decode("utf-8", "surrogatepass")
+    try:
+        return "" if word == "=" else raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace")
 
 
 @final

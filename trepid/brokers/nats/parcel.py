@@ -13,6 +13,7 @@ from trepid.brokers.nats.names import level, unescaped
 from trepid.wire.nats.protocol import Message
 
 PROGRESS: Final = b"+WPI"
+_LONGEST_DELAY: Final = 400 * 86_400.0
 
 
 class Where(NamedTuple):
@@ -92,5 +93,8 @@ def unpacked(queue: str, place: str, message: Message, server: str, now: float) 
 
 
 def not_before(seconds: float) -> bytes:
-    """Return the answer that lets the server hand a message out again after so many seconds."""
-    return b'-NAK {"delay":%d}' % int(max(seconds, 0.001) * 1_000_000_000)
+    """Return the answer that lets the server hand a message out again after so many seconds, or after very many.
+
+    It counts nanoseconds since the epoch, which end in the year 2262, and hands out at once what is to wait longer.
+    """
+    return b'-NAK {"delay":%d}' % int(min(max(seconds, 0.001), _LONGEST_DELAY) * 1_000_000_000)

@@ -7,7 +7,7 @@ from typing import Final, final
 
 from trepid.brokers.nats import letter as letters
 from trepid.brokers.nats import names as places
-from trepid.brokers.nats.jetstream import WRONG_LAST, JetStreamError, Outcome, Stored, deleting, last_of, storing
+from trepid.brokers.nats.jetstream import WRONG_LAST, Outcome, Stored, deleting, last_of, storing
 from trepid.brokers.nats.letter import HEADER, Letter, written
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.results import Results
@@ -16,16 +16,15 @@ from trepid.ports.messages import Publication
 from trepid.rules.publishing import Published, Publishing
 from trepid.wire.nats.connection import NoRespondersError, Question
 
-_OVERHEAD: Final = 256
-"""Bytes of headers that are not counted one by one."""
+_ROOM: Final = 1024
+"""Bytes that are left for what a message's copies have to say besides."""
 
 
 def too_large(question: Question, largest: int) -> PayloadTooLargeError | None:
-    """Return the error for a message that the server would not take, or None."""
-    size = len(question.raw) + len(question.payload)
-    if size <= largest:
+    """Return the error for a message that the server would not take, now or when it comes back, or None."""
+    if question.size + _ROOM <= largest:
         return None
-    return PayloadTooLargeError(len(question.payload), max(0, largest - len(question.raw) - _OVERHEAD))
+    return PayloadTooLargeError(len(question.payload), max(0, largest - len(question.raw) - _ROOM))
 
 
 @final
@@ -66,28 +65,18 @@ class Publisher:
     def _question(self, publication: Publication, now: float) -> Question:
         letter = Letter.of_publication(publication, now)
         place = places.LATER if letter.waits else places.level(publication.priority)
-        name, number = publication.token
         return storing(
             self._office.names.message(publication.queue, place, publication.id),
             publication.payload,
             {HEADER: written(letter)},
-            # With the id: a publisher's token is its own, and a batch of one publish may have several queues.
-            id=f"{name}:{number}:{places.escaped(publication.id)}",
+            id=letter.published,
             last=0,
         )
 
     async def _published(self, publication: Publication, question: Question, outcome: Outcome) -> Published:
-        id = publication.id
-        if isinstance(outcome, Stored):
-            return Published(Publishing.DUPLICATE if outcome.duplicate else Publishing.ACCEPTED, id)
-        office = self._office
-        if isinstance(outcome, NoRespondersError):
-            office.forgotten(publication.queue)
-            if await office.unknown({publication.queue}):
-                return Published(Publishing.NO_QUEUE, id)
-            raise BrokerLostError(f"queue {publication.queue!r}: JetStream does not answer")
-        if not isinstance(outcome, JetStreamError) or outcome.number != WRONG_LAST:
-            raise outcome
+        if (answer := await self._answered(publication, outcome)) is not None:
+            return answer
+        office, id = self._office, publication.id
         place = question.subject.split(".")[1]
         stream = office.names.stream(publication.queue, place)
         (found,) = await office.jetstream.look_all([last_of(stream, question.subject)])
@@ -97,11 +86,25 @@ class Publisher:
         if found is None:
             # It has gone meanwhile, or was only left over.
             (again,) = await office.jetstream.store_all([question])
-            if isinstance(again, Stored):
-                return Published(Publishing.DUPLICATE if again.duplicate else Publishing.ACCEPTED, id)
+            if (answer := await self._answered(publication, again)) is not None:
+                return answer
         there = None if found is None else letters.read(found.message)
         same = there is not None and tuple(there.token) == tuple(publication.token)
         return Published(Publishing.DUPLICATE if same else Publishing.EXISTING, id)
+
+    async def _answered(self, publication: Publication, outcome: Outcome) -> Published | None:
+        """Return the answer to a publish, or None if a message with its id was there."""
+        office, queue = self._office, publication.queue
+        if isinstance(outcome, Stored):
+            return Published(Publishing.DUPLICATE if outcome.duplicate else Publishing.ACCEPTED, publication.id)
+        if isinstance(outcome, NoRespondersError):
+            office.forgotten(queue)
+            if await office.unknown({queue}):
+                return Published(Publishing.NO_QUEUE, publication.id)
+            raise BrokerLostError(f"queue {queue!r}: JetStream does not answer")
+        if outcome.number != WRONG_LAST:
+            raise outcome
+        return None
 
 
 def _refused(publication: Publication, unknown: set[str]) -> Published:

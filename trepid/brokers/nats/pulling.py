@@ -16,6 +16,7 @@ import trio
 
 from trepid.brokers.nats.mending import mend
 from trepid.brokers.nats.parcel import Parcel, unpacked
+from trepid.errors import TrepidError
 from trepid.wire.nats.connection import NatsConnection
 from trepid.wire.nats.protocol import Message
 
@@ -100,6 +101,11 @@ class Pull:
         return self._over.is_set()
 
     @property
+    def overdue(self) -> bool:
+        """Whether its end should have come by now: a server that led the consumer takes what was asked with it."""
+        return not self.over and trio.current_time() > self._stirred + self._patience
+
+    @property
     def unwell(self) -> bool:
         """Whether it ended because the consumer, or JetStream, is not there."""
         return self.status not in (0, *_ENDS)
@@ -122,6 +128,13 @@ class Pull:
         parcels, self.parcels = self.parcels, []
         return parcels
 
+    async def withdraw(self) -> None:
+        """End a request that is overdue; what is still under way arrives."""
+        try:
+            await self._break_silence()
+        except TrepidError:
+            return  # the loss of the connection has ended it, or the next one is overdue as well
+
     async def _break_silence(self) -> None:
         """Withdraw the request, take what was under way, and help the consumer."""
         # However slow it is, this is answered, or the connection is lost.
@@ -140,15 +153,12 @@ class Pull:
 
     def _heard(self, message: Message) -> None:
         self._stirred = trio.current_time()
-        status = message.status
-        if status >= 400 and not message.payload:
-            self.status = status
-            self._finish()
-            return
-        if 100 <= status < 200:
-            return
+        # What is handed out has a subject to answer to, and may be anything else: strangers can publish a status, too.
         parcel = unpacked(self.queue, self.place, message, self._connection.server, self._now())
         if parcel is None:
+            if message.status >= 400:
+                self.status = message.status
+                self._finish()
             return
         if self._arrived is None or not self._arrived(parcel):
             self.parcels.append(parcel)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, final
 
 import msgspec
+from msgspec.structs import replace
 
 from trepid.brokers.nats import letter as letters
 from trepid.brokers.nats.jetstream import (
@@ -122,7 +123,19 @@ class Results:
         # Where earlier results are looked for before nothing is kept; the others are hardly ever used.
         self._used = {"day"}
 
-    def _question(self, result: Result, last: int) -> Question:
+    def _question(self, result: Result, last: int, largest: int) -> Question:
+        """Return what stores a result, or why it cannot be stored: the server hangs up on who sends more than that."""
+        question = self._storing(result, last)
+        if question.size <= largest:
+            return question
+        done = result.done
+        if done.result is not None:
+            why = f"it has {len(done.result):,} bytes, and the server takes no message of more than {largest:,}"
+            done = replace(done, result=None, unreadable=why)
+        error = None if result.error is None else replace(result.error, message="", traceback="")
+        return self._storing(result._replace(done=done, error=error), last)
+
+    def _storing(self, result: Result, last: int) -> Question:
         done = result.done
         # Nobody's clock is behind a trace, which is not to be read.
         until = self._office.clock.now() + done.keep if done.keep > 0 else 0.0
@@ -138,22 +151,23 @@ class Results:
         """Store results, and return for each whether no later copy of its message has one already."""
         office = self._office
         self._used |= {tier(result.done.keep) for result in results}
-        outcomes = await office.jetstream.store_all([self._question(result, 0) for result in results])
+        largest = (await office.jetstream.connection()).largest
+        outcomes = await office.jetstream.store_all([self._question(result, 0, largest) for result in results])
         stored: list[bool] = []
         for result, outcome in zip(results, outcomes, strict=True):
             if isinstance(outcome, NoRespondersError):
                 kept = tier(result.done.keep)
                 await office.topology.ensure_results(await office.jetstream.connection(), kept)
-                stored.append(await self._replace(result))
+                stored.append(await self._replace(result, largest))
             elif isinstance(outcome, Stored):
                 stored.append(True)
             elif outcome.number == WRONG_LAST:
-                stored.append(await self._replace(result))
+                stored.append(await self._replace(result, largest))
             else:
                 raise outcome
         return stored
 
-    async def _replace(self, result: Result) -> bool:
+    async def _replace(self, result: Result, largest: int) -> bool:
         """Store a result where there may be one."""
         jetstream = self._office.jetstream
         names, kept = self._office.names, tier(result.done.keep)
@@ -164,7 +178,7 @@ class Results:
             if there is not None and there.stamp > result.stamp:
                 return False
             try:
-                await jetstream.store(self._question(result, 0 if found is None else found.seq))
+                await jetstream.store(self._question(result, 0 if found is None else found.seq, largest))
             except JetStreamError as exc:
                 if exc.number != WRONG_LAST:
                     raise
@@ -229,17 +243,19 @@ class Results:
         """Leave the traces of follow-ups whose dead letters are to go."""
         await self.store([Result(queue, each.id, each.of, TRACE, None, each.token) for each in dead])
 
-    async def drop(self, messages: Sequence[tuple[str, str]]) -> None:
-        """Forget what earlier runs under these ids (queue, id) have left."""
+    async def drop(self, messages: Sequence[tuple[str, str, int]]) -> None:
+        """Forget what earlier runs under these ids (queue, id, when the copy was stored) have left."""
         names = self._office.names
         questions = [
-            (kept, last_of(names.results(kept), names.result(kept, *each))) for each in messages for kept in self._used
+            (kept, stamp, last_of(names.results(kept), names.result(kept, queue, id)))
+            for queue, id, stamp in messages
+            for kept in self._used
         ]
-        found = await self._office.jetstream.look_all([question for _, question in questions])
+        found = await self._office.jetstream.look_all([question for *_, question in questions])
         deletions = [
             deleting(names.results(kept), box.seq)
-            for (kept, _), box in zip(questions, found, strict=True)
-            if box is not None
+            for (kept, stamp, _), box in zip(questions, found, strict=True)
+            if box is not None and last_end([box]) <= stamp
         ]
         if deletions:
             await self._office.jetstream.delete_all(deletions)

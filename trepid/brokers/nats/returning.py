@@ -14,7 +14,7 @@ import trio
 from trepid.brokers.nats.office import Office
 from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.sorting import put_down
-from trepid.errors import BrokerLostError, TrepidError
+from trepid.errors import BrokerFullError, BrokerLostError, TrepidError
 from trepid.wire.nats.connection import NatsConnection
 
 _AGAIN: Final = 0.1
@@ -65,15 +65,18 @@ class Returns:
             else:
                 return
 
+    def closing(self) -> None:
+        """Start no more tasks."""
+        self._closing = True
+
     async def part_from(self, connection: NatsConnection) -> None:
         """Let nothing more come over a connection that is to be closed, and give back what has; no questions asked."""
-        self._closing = True
         try:
             await connection.deafen()
             for parcel in self._parcels:
                 if parcel.ours and parcel.server == connection.server:
-                    copy = self._office.mover.question(put_down(parcel, self._office.clock.now()))
+                    copy = self._office.mover.question(put_down(parcel, self._office.clock.now()), connection.largest)
                     connection.say(copy.subject, copy.payload, raw=copy.raw)
             await connection.round_trip()
-        except BrokerLostError:
+        except (BrokerFullError, BrokerLostError):
             return

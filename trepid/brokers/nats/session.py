@@ -22,7 +22,7 @@ from trepid.brokers.nats.records import NatsRecords
 from trepid.brokers.nats.removing import Remover
 from trepid.brokers.nats.results import Results
 from trepid.brokers.nats.settling import Settler
-from trepid.errors import QueueBusyError, UnsupportedError
+from trepid.errors import QueueBusyError, UnknownQueueError, UnsupportedError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
@@ -99,10 +99,12 @@ class NatsSession(Session):
 
     @override
     async def delete(self, queue: str) -> None:
-        if await self._office.unknown({queue}):
-            return
-        infos = await self._looker.consumers(queue)
-        leased = sum(infos[place]["num_ack_pending"] for place in LEVELS)
+        try:
+            infos = await self._looker.consumers(queue)
+        except UnknownQueueError:
+            leased = 0  # what an earlier attempt has left of it still goes
+        else:
+            leased = sum(infos[place]["num_ack_pending"] for place in LEVELS)
         if leased:
             raise QueueBusyError(queue, leased)
         for place in reversed(places.PLACES):
@@ -231,6 +233,10 @@ class NatsSession(Session):
         return done + await self._records.sweep(min(limit, 100))
 
     # --------------------------------------------------------------------------------------------------- closing
+
+    def closing(self) -> None:
+        """Begin nothing more; what comes to nobody from now on waits for :meth:`part_from`."""
+        self._intake.closing()
 
     async def part_from(self, connection: NatsConnection) -> None:
         """Give back over a connection that is to be closed what nobody has leased.

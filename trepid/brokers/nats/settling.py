@@ -114,7 +114,7 @@ class Settler:
         """Store the results of what is done; return the plans whose message has a later result already."""
         done = [plan for plan in plans if isinstance(plan.verdict, Done)]
         results: list[tuple[_Plan, Result]] = []
-        gone: list[tuple[str, str]] = []
+        gone: list[tuple[str, str, int]] = []
         for plan in done:
             lease, verdict = plan.lease, plan.verdict
             assert isinstance(verdict, Done)
@@ -127,7 +127,7 @@ class Settler:
             elif token is not None:
                 results.append((plan, Result(lease.queue, lease.id, parcel.stamp, TRACE, None, token)))
             else:
-                gone.append((lease.queue, lease.id))
+                gone.append((lease.queue, lease.id, parcel.stamp))
         if gone:
             await self._results.drop(gone)
         if not results:

@@ -19,6 +19,8 @@ WINDOW: Final = 120.0
 """Seconds in which the server recognises a repeated publish.  It keeps some 200 bytes for each in memory."""
 _FOR_NOW: Final = frozenset({10005, 10008, 10009, 10074, 10118})
 """A cluster without its leader, or with too few servers."""
+_KEPT: Final = ("subjects", "retention", "max_msgs_per_subject", "max_age")
+"""What a stream must have as it would be made."""
 _NANOSECONDS: Final = 1_000_000_000
 _DAY: Final = 86_400
 
@@ -67,7 +69,7 @@ class Topology:
         await self.ensure_results(connection, "day")
         for place in names.PLACES:
             stream = self.names.stream(queue, place)
-            await self._stream(connection, stream, [self.names.subjects(queue, place)], max_age=0)
+            await self._stream(connection, stream, [self.names.subjects(queue, place)], max_age=0, discard="new")
             if place != names.DEAD:
                 await self._consumer(connection, stream, place)
 
@@ -78,7 +80,7 @@ class Topology:
 
     async def ensure_records(self, connection: NatsConnection) -> None:
         """Make the stream of records."""
-        await self._stream(connection, self.names.records, [self.names.record("*")], max_age=0)
+        await self._stream(connection, self.names.records, [self.names.record("*")], max_age=0, discard="new")
 
     async def ensure_clock(self, connection: NatsConnection) -> None:
         """Make the stream that is asked for the time; it is in memory, and holds one message."""
@@ -92,12 +94,13 @@ class Topology:
         *,
         max_age: int,
         storage: str = "file",
+        discard: str = "old",
     ) -> None:
         wanted: dict[str, Any] = {
             "name": name,
             "subjects": subjects,
             "retention": "limits",
-            "discard": "old",
+            "discard": discard,
             "storage": storage,
             "max_msgs_per_subject": 1,
             "max_age": max_age * _NANOSECONDS,
@@ -111,9 +114,12 @@ class Topology:
             if exc.number != NAME_IN_USE:
                 raise _refused(connection, f"stream {name}", exc) from None
             made = await api(connection, f"STREAM.INFO.{name}")
-        # An operator may have changed what is his to change: replicas, placement, limits of bytes.
-        kept = ("subjects", "retention", "discard", "max_msgs_per_subject", "max_age")
-        _compare(connection, f"stream {name}", wanted, made["config"], kept)
+        # An operator may have changed what is his to change: replicas, placement, limits.
+        config = made["config"]
+        _compare(connection, f"stream {name}", wanted, config, _KEPT)
+        if discard == "new" and config["discard"] == "old" and max(config["max_msgs"], config["max_bytes"]) > 0:
+            what = f"stream {name} throws away what does not fit its limits; set its discard policy to 'new'"
+            raise BrokerRefusedError(connection.name, what)
 
     async def _consumer(self, connection: NatsConnection, stream: str, name: str) -> None:
         wanted: dict[str, Any] = {
@@ -143,6 +149,11 @@ class Topology:
             made["config"],
             ("ack_policy", "max_deliver", "max_ack_pending"),
         )
+        ack_wait = made["config"]["ack_wait"] / _NANOSECONDS
+        if ack_wait < self.ack_wait:
+            # Signs of life would come too late, and every message be handed out twice.
+            what = f"takes messages back after {ack_wait:g} s where {self.ack_wait:g} s are reckoned with"
+            raise BrokerRefusedError(connection.name, f"consumer {stream}/{name} {what}")
 
 
 def _compare(

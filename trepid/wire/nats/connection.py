@@ -100,8 +100,8 @@ class NatsConnection:
                 pass
 
     def _complain(self, text: str) -> None:
-        """The server refuses something: one subject, or all of us, and then it hangs up."""
-        if not text.lower().startswith("permissions violation"):
+        """The server refuses something: one subject, or all of us, and then it hangs up, or we hear no answers."""
+        if not text.lower().startswith("permissions violation") or f'"{self._inbox}.*"' in text:
             self.complaint = self.complaint or f"the server says: {text}"
             return
         self._questions.forbidden(text)

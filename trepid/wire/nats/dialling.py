@@ -32,7 +32,7 @@ class Dialler:
 
     @property
     def hosts(self) -> list[tuple[str, int]]:
-        """All servers that are known by now."""
+        """The servers of the URL, and those that the last one that took us has named."""
         return list(self._hosts)
 
     @asynccontextmanager
@@ -112,10 +112,8 @@ class Dialler:
         return self._context
 
     def _learn(self, info: dict[str, Any]) -> None:
-        """Remember the servers that this one names."""
-        for host in announced(info.get("connect_urls")):
-            if host not in self._hosts:
-                self._hosts.append(host)
+        """Remember the servers that this one names, and forget those that it does not: they may be gone for good."""
+        self._hosts = list(dict.fromkeys((*self._address.hosts, *announced(info.get("connect_urls")))))
 
 
 def _expect_tls(info: dict[str, Any], rest: bytes, name: str) -> None:

@@ -155,14 +155,15 @@ class Parser:
 
     def _message(self, line: bytes, start: int) -> tuple[Message | None, int]:
         """Return the message whose line is given and whose payload begins at *start*, and where the next one begins."""
-        verb, *words = line.split()
+        # By the blank alone: a subject may have whatever else strangers put into it, and need be no UTF-8.
+        verb, *words = line.split(b" ")
         headed = verb == b"HMSG"
         numbers = 2 if headed else 1
         if not numbers + 2 <= len(words) <= numbers + 3:
             raise ProtocolError(_shown(line))
         try:
             sid, sizes = int(words[1]), [int(word) for word in words[-numbers:]]
-            subject = words[0].decode()
+            subject = words[0].decode("utf-8", "replace")
             reply = words[2].decode() if len(words) == numbers + 3 else ""
         except ValueError:
             raise ProtocolError(_shown(line)) from None

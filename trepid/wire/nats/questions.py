@@ -28,6 +28,11 @@ class Question(NamedTuple):
     payload: bytes = b""
     raw: bytes = b""
 
+    @property
+    def size(self) -> int:
+        """Bytes that count towards the largest message that the server takes."""
+        return len(self.raw) + len(self.payload)
+
 
 Answer: TypeAlias = Message | NoRespondersError | BrokerRefusedError
 
