@@ -78,12 +78,12 @@ class Depot:
     async def tap(self, lines: Lines, queue: str) -> Tap | None:
         """Return the tap of a queue, or None if it was not declared."""
         tap = self.taps.get(queue)
-        if tap is not None and tap.channel.error is None:
+        if tap is not None and not tap.channel.closed:
             return tap  # noqa: ASYNC910 - whoever asks waits for messages next
         if not await lines.existing((queue,)):
             return None
         channel = await lines.consumer.channel()
-        if (other := self.taps.get(queue)) is not None and other.channel.error is None:
+        if (other := self.taps.get(queue)) is not None and not other.channel.closed:
             channel.abandon()
             return other
         self.taps[queue] = tap = Tap(queue, channel, lines.names, self)
@@ -161,6 +161,7 @@ class Depot:
             del self.taps[tap.queue]
         self._void(tap)
         self.stir()
+        self._wake_the_freed()
 
     def _void(self, tap: Tap) -> None:
         tap.stock.clear()

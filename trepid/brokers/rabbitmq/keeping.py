@@ -77,9 +77,11 @@ async def delete(lines: Lines, depot: Depot, queue: str) -> None:
             await trio.lowlevel.checkpoint()
             raise QueueBusyError(queue, leased - len(over))
     await depot.ended([lease.ref for lease in mine])
-    tap = depot.taps.pop(queue, None)
+    tap = depot.taps.get(queue)
     await lines.delete(queue)
     if tap is not None:
+        if depot.taps.get(queue) is tap:
+            del depot.taps[queue]
         await tap.channel.close()
 
 

@@ -1,0 +1,84 @@
+"""The depot and its taps without a server: what becomes of leases when a channel goes."""
+
+from types import SimpleNamespace
+
+import trio
+
+from tests.brokers.rabbitmq.tools import publication
+from trepid.brokers.rabbitmq import keeping
+from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.depot import Depot
+from trepid.brokers.rabbitmq.moving import Fresh
+from trepid.brokers.rabbitmq.passport import HEADER, Passport
+from trepid.brokers.rabbitmq.tap import Tap
+from trepid.brokers.rabbitmq.topology import Names
+from trepid.wire.amqp import Channel, ChannelClosedError, Delivered
+from trepid.wire.amqp.frames import FRAME_MAX, persistent
+
+
+class Carrier:
+    """A connection that writes down what it is given."""
+
+    frame_max = FRAME_MAX
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, *data):
+        self.written += data
+
+    def left(self, number):
+        pass
+
+
+def tapped(depot, *ids):
+    """Return a tap over which some messages have come."""
+    channel = Channel(Carrier(), 1)
+    tap = depot.taps["q"] = Tap("q", channel, Names("p"), depot)
+    for tag, id in enumerate(ids, 1):
+        message = Delivered(tag, "", False, "")
+        papers = Passport.of(Fresh.of(publication(id), 0.0).publication, CLOCK.number(), CLOCK.now())
+        message.properties = persistent(HEADER, papers.written())
+        tap._got(message)
+    return tap
+
+
+async def test_who_waits_for_the_end_of_a_lease_is_told_when_its_channel_is_lost(nursery, autojump_clock):
+    depot = Depot()
+    tap = tapped(depot, "m")
+    depot.take([tap], 1, 60.0, "me", 0.0)
+    (lease,) = depot.book.leases()
+    nursery.start_soon(depot.expire, [lease])
+    nursery.start_soon(depot.run)  # without lines, so its crash waits to be carried out
+    await trio.testing.wait_all_tasks_blocked()
+    assert lease.busy
+    with trio.fail_after(60):
+        async with trio.open_nursery() as waiters:
+            waiters.start_soon(depot.ended, [lease.ref])
+            await trio.testing.wait_all_tasks_blocked()
+            tap.channel.fail(ChannelClosedError(406, "PRECONDITION_FAILED - consumer_timeout"))
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_channel_that_we_are_closing_takes_no_more_acknowledgements(autojump_clock):
+    depot = Depot()
+    tap = tapped(depot, "m")
+    tap.channel.abandon()
+    written = len(tap.channel._carrier.written)
+    tap.ack([1])
+    assert len(tap.channel._carrier.written) == written
+    await trio.lowlevel.checkpoint()
+
+
+async def test_a_deletion_that_comes_to_nothing_leaves_the_tap_where_it_is(autojump_clock):
+    """What it holds would lie there until the session ends, and nobody would ever give it back."""
+    depot = Depot()
+    tap = tapped(depot, "m")
+
+    async def delete(queue):
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1):
+        await keeping.delete(SimpleNamespace(delete=delete), depot, "q")
+    assert depot.taps == {"q": tap}
+    assert not tap.channel.closed
