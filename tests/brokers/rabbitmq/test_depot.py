@@ -82,3 +82,46 @@ async def test_a_deletion_that_comes_to_nothing_leaves_the_tap_where_it_is(autoj
         await keeping.delete(SimpleNamespace(delete=delete), depot, "q")
     assert depot.taps == {"q": tap}
     assert not tap.channel.closed
+
+
+class Exit:
+    """A channel for publishing, and the lines around it: what is sent is confirmed when the test says so."""
+
+    def __init__(self):
+        self.names = Names("p")
+        self.out = self.publisher = self.builder = self
+        self.sent = []
+        self.known = {"q"}
+
+    async def room(self):
+        await trio.lowlevel.checkpoint()
+
+    async def ways(self, delays):
+        await trio.lowlevel.checkpoint()
+
+    async def gone(self, queues):
+        await trio.lowlevel.checkpoint()
+        return set()
+
+    def publish(self, to, properties, body, batch, index):
+        batch.expect()
+        self.sent.append(batch)
+
+
+async def test_a_session_that_closes_waits_for_copies_that_are_under_way(nursery, autojump_clock):
+    """Else their originals are not acknowledged, and the server hands both out."""
+    depot, lines = Depot(), Exit()
+    tap = tapped(depot, "m")
+    depot.connect(lines)
+    with trio.move_on_after(10):
+        await depot.run()  # nobody asks, so it goes back
+    (batch,) = lines.sent
+    acknowledged = []
+    tap.channel.ack = lambda tag, multiple: acknowledged.append(tag)
+    nursery.start_soon(depot.give_back, lines, name="give back")
+    await trio.testing.wait_all_tasks_blocked()
+    assert "give back" in {task.name for task in nursery.child_tasks}
+    batch.confirm()
+    assert acknowledged == [1]
+    await trio.testing.wait_all_tasks_blocked()
+    assert not nursery.child_tasks

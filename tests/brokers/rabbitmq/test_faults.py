@@ -146,10 +146,10 @@ async def test_a_server_without_room_lets_publishers_wait_and_workers_settle(own
         with trio.move_on_after(0.5) as scope:
             await put(session, "never sent")
         assert scope.cancelled_caught
-        assert await settle(session, a, DONE) == "applied", "what needs no copy goes through"
         with trio.move_on_after(0.5) as scope:
-            await settle(session, b, Failed(OOPS, delay=0))
-        assert scope.cancelled_caught, "and what needs one waits"
+            await session.settle([Settlement(b.ref, Failed(OOPS, delay=0)), Settlement(a.ref, DONE)])
+        assert scope.cancelled_caught, "what needs a copy waits"
+        assert await settle(session, a, DONE) == "repeated", "and what needs none went through beside it"
         await blocking(server.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
         await until(lambda: not lines.publisher.blocked)
         assert await settle(session, b, Failed(OOPS, delay=0)) == "applied"
@@ -324,3 +324,10 @@ async def test_a_step_is_not_done_whose_follow_up_found_no_way(rabbitmq_server):
             await session.settle([settlement], then=[following])
         assert [each.value for each in await session.settle([settlement], then=[following])] == ["applied"]
         assert [each.id for each in await take(session)] == ["next"]
+
+
+async def test_who_publishes_to_a_step_that_has_gone_makes_it_again(rabbitmq_server):
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
+        assert await put(session, delay=1.0) == ["accepted"]
+        assert [each.id for each in await take(session)] == ["m"]

@@ -15,9 +15,10 @@ import trio
 from msgspec.structs import replace
 
 from trepid.brokers.leasebook import Lease, LeaseBook
-from trepid.brokers.rabbitmq import moving, passport
+from trepid.brokers.rabbitmq import passport
 from trepid.brokers.rabbitmq.building import NOT_FOUND
 from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.haulage import Haulage
 from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.moving import Move
 from trepid.brokers.rabbitmq.stock import Item
@@ -46,19 +47,19 @@ class Depot:
     Attributes:
       book: the leases.
       taps: by queue.
+      haulage: what is moved.
       stirred: set whenever somebody who waits may find something.
     """
 
     def __init__(self) -> None:
         self.book: LeaseBook[Item] = LeaseBook()
         self.taps: dict[str, Tap] = {}
+        self.haulage = Haulage()
         self.stirred = trio.Event()
         self.freed = trio.Event()
         self._lines: Lines | None = None
-        self._moves: list[Move] = []
         self._work = trio.Event()
         self._turn = 0
-        self._refused = False
 
     def connect(self, lines: Lines) -> None:
         """Work over these lines from now on."""
@@ -68,7 +69,7 @@ class Depot:
     def disconnect(self) -> None:
         """The lines are gone: all that was held is void, and the server gives it to somebody else."""
         self._lines = None
-        self._moves.clear()
+        self.haulage.clear()
         for tap in list(self.taps.values()):
             self._void(tap)
         self.taps.clear()
@@ -136,7 +137,7 @@ class Depot:
 
     def _tried(self, move: Move, done: bool) -> None:  # noqa: FBT001 - what became of it
         if not done:
-            self._refused = True
+            self.haulage.refused = True
             self._soon(move)
 
     def closed(self, lease: Lease[Item], life: Life, _: Move, done: bool) -> None:  # noqa: FBT001 - as above
@@ -144,13 +145,13 @@ class Depot:
         if done:
             self.book.close(lease, life)
         else:
-            self._refused = True
+            self.haulage.refused = True
             self.book.free(lease)
         self._wake_the_freed()
         self._work.set()
 
     def _soon(self, move: Move) -> None:
-        self._moves.append(move)
+        self.haulage.waiting.append(move)
         self._work.set()
 
     def dried_up(self, tap: Tap, error: Exception) -> None:
@@ -165,7 +166,7 @@ class Depot:
 
     def _void(self, tap: Tap) -> None:
         tap.stock.clear()
-        self._moves = [move for move in self._moves if move.item.tap is not tap]
+        self.haulage.drop(tap)
         for lease in self.book.leases():
             if lease.message.tap is tap:
                 self.book.lose(lease)
@@ -220,9 +221,9 @@ class Depot:
         while True:
             self._work = trio.Event()
             wait = self._look_round()
-            if self._moves and self._lines is not None:
+            if self.haulage.waiting and self._lines is not None:
                 try:
-                    await self._move(self._lines)
+                    await self.haulage.carry(self._lines)
                 except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
                     # Lost lines are noticed, and made again; what else does not work may work later.
                     await trio.sleep(_AGAIN)
@@ -244,11 +245,11 @@ class Depot:
                 elif not tap.quiet:
                     tap.hush()  # and its end is noticed
                 else:
-                    self._moves += [self._back(item) for item in tap.stock.clear()]
+                    self._back(tap.stock.clear())
             if (since := tap.stock.oldest()) is not None:
                 if since + _PATIENCE <= now:
                     # Whoever asks has its slots full most of the time; others may be free.
-                    self._moves += [self._back(item) for item in tap.stale(now - _PATIENCE)]
+                    self._back(tap.stale(now - _PATIENCE))
                 moments.append(max((tap.stock.oldest() or now) + _PATIENCE, now + _AGAIN))
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
@@ -256,35 +257,24 @@ class Depot:
                     self.stir()
         return max(min(moments) - now, 0.001)
 
-    def _back(self, item: Item) -> Move:
-        return Move(item, item.passport, READY, 0.0, self._tried)
-
-    async def _move(self, lines: Lines) -> None:
-        await lines.publisher.room()
-        ready: list[Move] = []
-        while ready != self._moves:  # what has come meanwhile may take other steps
-            ready = list(self._moves)
-            await lines.builder.ways(delay for move in ready for delay in move.delays)
-        moves, self._moves = self._moves, []
-        through = trio.Event()
-        moving.carry(lines, moves, lambda *_: through.set())
-        await through.wait()
-        if self._refused:
-            # A queue without a leader takes nothing for a moment.
-            self._refused = False
-            await trio.sleep(_AGAIN)
+    def _back(self, items: Sequence[Item]) -> None:
+        self.haulage.waiting += [Move(item, item.passport, READY, 0.0, self._tried) for item in items]
 
     async def give_back(self, lines: Lines) -> None:
-        """Return the stock, uncounted, to where others find it; the session is about to close."""
+        """Return the stock, uncounted, to where others find it; the session is about to close.
+
+        What is under way is waited for: else its copies would be stored, and its originals come back as well.
+        """
         for tap in self.taps.values():
             tap.hush()
         while not all(tap.quiet for tap in self.taps.values()):
             self._work = trio.Event()
             await self._work.wait()
         for tap in self.taps.values():
-            self._moves += [self._back(item) for item in tap.stock.clear()]
-        if self._moves:
-            await self._move(lines)
+            self._back(tap.stock.clear())
+        if self.haulage.waiting:
+            await self.haulage.carry(lines)
+        await self.haulage.arrive()
 
     async def expire(self, leases: Sequence[Lease[Item]]) -> None:
         """Let leases run out now, and wait until that is carried out."""

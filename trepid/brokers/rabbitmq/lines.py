@@ -128,6 +128,16 @@ class Lines:
                 found.add(queue)
         return found  # noqa: ASYNC910 - whoever asks publishes or leases next
 
+    async def gone(self, queues: Iterable[str]) -> set[str]:
+        """Return which queues do not exist.  What lets messages into one that does is made again if it took none."""
+        missing: set[str] = set()
+        for queue in set(queues) - self.known:
+            if await self.exists(queue):
+                await self.builder.declare(queue)
+            else:
+                missing.add(queue)
+        return missing  # noqa: ASYNC910 - whoever asks publishes next
+
     async def listed(self) -> list[str]:
         """Return the names of queues that were declared, as far as the registry has them; some may be gone.
 

@@ -109,11 +109,11 @@ def carry(
     """
 
     def stored(batch: Batch, error: Exception | None) -> None:
-        # A copy that no queue took had its queue deleted, and the original has gone with it; but the ladder stays.
-        stuck = batch.returned & climbing
-        if stuck:
+        # No queue took these: it was deleted, or somebody has removed the way to it.  That is looked at next time.
+        if batch.returned & climbing:
             lines.builder.doubt()
-        refused = {index if index < len(moves) else 0 for index in batch.refused | stuck}
+        lines.known.difference_update(queues[index] for index in batch.returned - climbing)
+        refused = {index if index < len(moves) else 0 for index in batch.refused | batch.returned}
         if error is None:
             _acknowledge(moves, refused)
         done(len(refused), error)
@@ -123,6 +123,7 @@ def carry(
                     move.done(move, index not in refused)
 
     batch = Batch(stored)
+    queues = [*(move.item.tap.queue for move in moves), *(each.publication.queue for each in also)]
     climbing = {index for index, each in enumerate(also, len(moves)) if steps(each.delay)}
     for index, move in enumerate(moves):
         if move.passport is not None:

@@ -237,7 +237,7 @@ class Tap:
     # ----------------------------------------------------------------------------------------- acknowledging
 
     def ack(self, tags: Iterable[int]) -> None:
-        """Acknowledge messages, in as few words as possible.  Never waits; nothing, if the channel is lost or closing."""
+        """Acknowledge messages, in as few words as possible; none, if the channel is lost or closing.  Never waits."""
         if self.channel.closed:
             return
         done = set(tags) & self.drawn.keys()
