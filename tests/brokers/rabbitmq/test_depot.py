@@ -1,19 +1,22 @@
 """The depot and its taps without a server: what becomes of leases when a channel goes."""
 
+import weakref
 from types import SimpleNamespace
 
+import pytest
 import trio
 
 from tests.brokers.rabbitmq.tools import publication
 from trepid.brokers.rabbitmq import keeping
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
-from trepid.brokers.rabbitmq.moving import Fresh
 from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.brokers.rabbitmq.topology import Names
+from trepid.errors import BrokerLostError
 from trepid.wire.amqp import Channel, ChannelClosedError, Delivered
 from trepid.wire.amqp.frames import FRAME_MAX, persistent
+from trepid.wire.reply import Reply
 
 
 class Carrier:
@@ -37,7 +40,7 @@ def tapped(depot, *ids):
     tap = depot.taps["q"] = Tap("q", channel, Names("p"), depot)
     for tag, id in enumerate(ids, 1):
         message = Delivered(tag, "", False, "")
-        papers = Passport.of(Fresh.of(publication(id), 0.0).publication, CLOCK.number(), CLOCK.now())
+        papers = Passport.of(publication(id), CLOCK.number(), CLOCK.now())
         message.properties = persistent(HEADER, papers.written())
         tap._got(message)
     return tap
@@ -87,6 +90,8 @@ async def test_a_deletion_that_comes_to_nothing_leaves_the_tap_where_it_is(autoj
 class Exit:
     """A channel for publishing, and the lines around it: what is sent is confirmed when the test says so."""
 
+    name = "amqp://here"
+
     def __init__(self):
         self.names = Names("p")
         self.out = self.publisher = self.builder = self
@@ -125,3 +130,87 @@ async def test_a_session_that_closes_waits_for_copies_that_are_under_way(nursery
     assert acknowledged == [1]
     await trio.testing.wait_all_tasks_blocked()
     assert not nursery.child_tasks
+
+
+class Letter(Delivered):
+    """A message of which one can see whether anybody keeps it."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Graves:
+    """The channel by which dead letters are looked at."""
+
+    def __init__(self, *bodies):
+        self.waiting = [Letter(tag, "", False, "") for tag in range(1, len(bodies) + 1)]
+        for message, body in zip(self.waiting, bodies, strict=True):
+            papers = Passport.of(publication(f"m{message.tag}"), CLOCK.number(), CLOCK.now())
+            message.properties = persistent(HEADER if body else b"other", papers.written())
+            message.body = body
+        self.acknowledged, self.left = [], []
+
+    def get(self, name, take):
+        reply = Reply()
+        if self.waiting:
+            take(self.waiting.pop(0))
+        reply.set(True)
+        return reply
+
+    def ack(self, tag):
+        self.acknowledged.append(tag)
+
+    def nack(self, tag):
+        self.left.append(tag)
+
+    async def call(self, method):
+        await trio.lowlevel.checkpoint()
+        return SimpleNamespace(message_count=len(self.left))
+
+
+async def test_a_requeue_that_is_cancelled_leaves_no_letter_twice(nursery, autojump_clock):
+    lines, channel = Exit(), Graves(b"1", b"2")
+    with trio.CancelScope() as scope:
+        nursery.start_soon(confirm_later, lines, scope)
+        await keeping._sift(lines, "q", None, 2, 10, channel, again=True)
+    assert channel.acknowledged == [1, 2]
+
+
+async def confirm_later(lines, scope):
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    for batch in lines.sent:
+        batch.confirm()
+
+
+async def test_of_letters_that_are_refused_only_those_stay(nursery, autojump_clock):
+    lines, channel = Exit(), Graves(b"1", b"2", b"3")
+
+    async def refuse_one():
+        await trio.testing.wait_all_tasks_blocked()
+        lines.sent[0].refused.add(1)
+        for batch in lines.sent:
+            batch.confirm()
+
+    nursery.start_soon(refuse_one)
+    with pytest.raises(BrokerLostError, match="1 of 3"):
+        await keeping._sift(lines, "q", None, 3, 10, channel, again=True)
+    assert (channel.acknowledged, channel.left) == ([1, 3], [2])
+
+
+async def test_letters_that_are_only_passed_by_are_not_kept(autojump_clock):
+    """A queue may have any number of them, each of a mebibyte."""
+    channel = Graves(*(b"%d" % number for number in range(1, 2000)))
+    letters = [weakref.ref(message) for message in channel.waiting]
+    kept = []
+    channel.nack = lambda tag: kept.append(sum(letter() is not None for letter in letters))
+    assert await keeping._sift(Exit(), "q", {"m7"}, 1999, 10, channel, again=False) == [1]
+    assert len(kept) == 1998
+    assert max(kept) < 300
+
+
+async def test_a_purge_takes_also_what_is_not_ours(autojump_clock):
+    channel = Graves(b"1", b"", b"3")
+    assert await keeping._sift(Exit(), "q", None, 3, 10, channel, again=False) == [3]
+    channel = Graves(b"1", b"", b"3")
+    assert await keeping._sift(Exit(), "q", {"m1", "m2"}, 3, 10, channel, again=False) == [1]
