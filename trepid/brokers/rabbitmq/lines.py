@@ -26,6 +26,9 @@ _REFUSED: Final = 403
 _REGISTRY_WITHIN: Final = 3.0
 _LISTED_WITHIN: Final = 10.0
 _CONFIRMED_WITHIN: Final = 5.0
+_LOOKS: Final = 5
+"""Into so many parts is that time divided: one in which this process slept, or the server had no room, decides nothing.
+"""
 YOUNG: Final = 1.5
 """Seconds after which a server has surely written down what it was the first to make: it does so twice a second."""
 T = TypeVar("T")
@@ -76,12 +79,15 @@ class Lines:
         While a killed server boots, a quorum queue may take messages before it has a leader, and then never confirms
         them to the channel that sent them.
         """
-        while True:
-            oldest = self.out.oldest
-            await trio.sleep(_CONFIRMED_WITHIN)
-            if oldest is not None and oldest == self.out.oldest and self.publisher.blocked is None:
-                self.publisher.link.lose(f"no confirmation for {_CONFIRMED_WITHIN:g} s")
-                return
+        looks, part = 0, _CONFIRMED_WITHIN / _LOOKS
+        while looks < _LOOKS:
+            oldest, before = self.out.oldest, trio.current_time()
+            await trio.sleep(part)
+            if oldest is None or oldest != self.out.oldest or self.publisher.blocked is not None:
+                looks = 0
+            elif trio.current_time() - before < 2 * part:
+                looks += 1
+        self.publisher.link.lose(f"no confirmation for {_CONFIRMED_WITHIN:g} s")
 
     def _out_lost(self, error: Exception) -> None:
         # Nothing but a mistake, or somebody who deletes our exchanges, closes this channel.
