@@ -444,3 +444,15 @@ async def test_a_server_answers_our_close_also_after_its_own(rabbitmq_server):
             while (await amqp.channel()).number != channel.number:
                 await trio.sleep(0.02)
         assert channel.error.code == 404
+
+
+async def test_a_registry_that_is_removed_under_a_session_gets_its_names_back(url):
+    async with opened(url) as session:
+        assert await session.queues() == ["q"]
+        lines = await session._supervisor.connection()
+        await lines.apart(partial(_call, commands.Queue.Delete(queue=lines.names.registry)))
+        await session.declare(["other"])
+        async with RabbitMQBroker(url).open() as later:
+            with trio.fail_after(10):
+                while await later.queues() != ["other", "q"]:
+                    await trio.sleep(0.1)

@@ -231,5 +231,3 @@ async def _follow(lines: Lines) -> None:
             await trio.sleep(1)
         except BrokerLostError:
             return  # and so is everything else
-        else:
-            return
