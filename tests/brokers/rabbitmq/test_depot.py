@@ -1,6 +1,7 @@
 """The depot and its taps without a server: what becomes of leases when a channel goes."""
 
 import weakref
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +98,7 @@ class Exit:
         self.out = self.publisher = self.builder = self
         self.sent = []
         self.known = {"q"}
+        self.shared = nullcontext
 
     async def room(self):
         await trio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from pamqp import commands
 
 from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
 from tests.servers.proxy import open_proxy
@@ -331,3 +332,38 @@ async def test_who_publishes_to_a_step_that_has_gone_makes_it_again(rabbitmq_ser
         session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
         assert await put(session, delay=1.0) == ["accepted"]
         assert [each.id for each in await take(session)] == ["m"]
+
+
+async def test_an_exchange_that_somebody_removes_is_a_lost_connection_and_nothing_stranger(rabbitmq_server):
+    """Publishing there ends the channel; what is made again has no bindings, and gets them when they are missed."""
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session, "a")
+        (delivery,) = await take(session)
+        lines = session._supervisor.current
+        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+        with pytest.raises(BrokerLostError, match="404"):
+            await put(session, "b")
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert await settle(session, delivery, DONE) == "superseded"
+        assert await put(session, "c") == ["accepted"]
+        assert set(await drain(session, 2)) == {"a", "c"}
+
+
+async def test_a_worker_that_settles_over_an_exchange_that_is_gone_loses_its_broker(rabbitmq_server):
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session, "a")
+        (delivery,) = await take(session)
+        lines = session._supervisor.current
+        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+        with pytest.raises(BrokerLostError, match="404"):
+            await settle(session, delivery, Failed(OOPS))
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert await drain(session, 1) == {"a": 1}
+
+
+async def test_who_may_not_write_to_the_registry_is_told_what_is_missing(own_rabbitmq):
+    server = await blocking(lambda: own_rabbitmq(users={"mute": ("secret", "^trepid:.*$", "^trepid:.*$", ".*")}))
+    async with RabbitMQBroker(server.vhost_url("/", user="mute", password="secret")).open() as session:
+        for _ in range(2):
+            with pytest.raises(BrokerRefusedError, match=r"does not let us: ACCESS_REFUSED.*'amq.default'"):
+                await session.declare(["q"])

@@ -214,14 +214,15 @@ async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Pa
 
     await lines.gone((queue,))
     await lines.publisher.room()
-    now = CLOCK.now()
-    batch = Batch(stored)
-    for index, (message, papers) in enumerate(chosen):
-        assert papers is not None
-        life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
-        to = moving.target(lines, queue, papers, READY, 0.0)
-        lines.out.publish(to, persistent(passport.HEADER, papers.after(life).written()), message.body, batch, index)
-    batch.seal()
-    with trio.move_on_after(_STORED_WITHIN, shield=True):
+    with lines.shared():
+        now = CLOCK.now()
+        batch = Batch(stored)
+        for index, (message, papers) in enumerate(chosen):
+            assert papers is not None
+            life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
+            to = moving.target(lines, queue, papers, READY, 0.0)
+            lines.out.publish(to, persistent(passport.HEADER, papers.after(life).written()), message.body, batch, index)
+        batch.seal()
+        with trio.move_on_after(_STORED_WITHIN, shield=True):
+            return await answer.wait()
         return await answer.wait()
-    return await answer.wait()

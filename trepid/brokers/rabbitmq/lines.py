@@ -6,8 +6,8 @@ must still get through.  They live and die together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeVar, final
 
 import trio
@@ -120,6 +120,19 @@ class Lines:
             return BrokerRefusedError(self.consumer.name, f"it does not let us: {exc.text.partition(' for user')[0]}")
         return exc
 
+    @contextmanager
+    def shared(self) -> Generator[None]:
+        """Say what it means that a channel was closed which everybody shares: for publishing, or for the registry.
+
+        Raises:
+          BrokerLostError, BrokerRefusedError: in place of ChannelClosedError.
+        """
+        try:
+            yield
+        except ChannelClosedError as exc:
+            refusal = self._refusal(exc)
+            raise (refusal if refusal is not exc else BrokerLostError(f"{self.publisher.name}: {exc}")) from None
+
     async def exists(self, queue: str) -> bool:
         """Ask whether a queue was declared."""
         there = await self.builder.exist(queue)
@@ -150,7 +163,7 @@ class Lines:
         Raises:
           BrokerLostError: if the registry cannot be read.
         """
-        with trio.move_on_after(_LISTED_WITHIN):
+        with trio.move_on_after(_LISTED_WITHIN), self.shared():
             await self.registry.up_to_now()
             return sorted(self.registry.queues)
         raise BrokerLostError(f"{self.consumer.name}: its stream {self.names.registry} cannot be read")
@@ -173,7 +186,7 @@ class Lines:
 
     async def _list(self, entry: Entry) -> None:
         # A queue without a name in the registry works; nobody shall wait for ever for a stream that was lost.
-        with trio.move_on_after(_LISTED_WITHIN):
+        with trio.move_on_after(_LISTED_WITHIN), self.shared():
             await self.registry.write(entry)
 
 

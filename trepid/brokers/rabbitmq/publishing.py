@@ -74,10 +74,11 @@ async def _send(lines: Lines, fresh: Sequence[Fresh]) -> set[int]:
         else:
             answer.fail(error)
 
-    together = Batch(stored)
-    moving.publish(lines, together, fresh, CLOCK.now(), 0)
-    together.seal()
-    outcome = await answer.wait()
+    with lines.shared():
+        together = Batch(stored)
+        moving.publish(lines, together, fresh, CLOCK.now(), 0)
+        together.seal()
+        outcome = await answer.wait()
     if outcome.refused:
         raise BrokerLostError(
             f"{lines.publisher.name}: it did not store {len(outcome.refused)} of {len(fresh)} messages"

@@ -45,7 +45,8 @@ async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: 
     every = range(len(batch))
     plain = [index for index in every if type(batch[index].verdict) is Done and not (then and index == 0)]
     for part in (plain, sorted(set(every) - set(plain))):
-        await _settle(depot, lines, batch, () if part is plain else then, part, replies=replies)
+        with lines.shared():
+            await _settle(depot, lines, batch, () if part is plain else then, part, replies=replies)
     await trio.lowlevel.checkpoint()
     return [replies[index] for index in every]
 
