@@ -456,3 +456,14 @@ async def test_a_registry_that_is_removed_under_a_session_gets_its_names_back(ur
             with trio.fail_after(10):
                 while await later.queues() != ["other", "q"]:
                     await trio.sleep(0.1)
+
+
+async def test_a_queue_that_the_registry_does_not_know_is_written_down_when_it_is_declared_again(url):
+    address = address_of(url)
+    async with RabbitMQBroker(url).open() as session:
+        await session.declare(["q"])
+    async with open_amqp(address.endpoint, address.login) as amqp:
+        channel = await amqp.channel()
+        await channel.call(commands.Queue.Delete(queue=address.names.registry))
+    async with opened(url, "q") as session:
+        assert await session.queues() == ["q"]

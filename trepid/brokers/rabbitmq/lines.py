@@ -178,6 +178,12 @@ class Lines:
         # Once more: whoever waits for such a queue looks now.
         await self._list(Entry(declared=(queue,)))
 
+    async def declare_again(self, queue: str) -> None:
+        """Compare a queue that exists with what we make, and list it if it is not listed (any more)."""
+        await self.builder.declare(queue)
+        if queue not in self.registry.queues:
+            await self._list(Entry(declared=(queue,)))
+
     async def delete(self, queue: str) -> None:
         """Remove a queue with everything that waits in it."""
         self.known.discard(queue)

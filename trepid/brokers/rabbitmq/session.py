@@ -104,7 +104,7 @@ class RabbitMQSession(Session):
     async def declare(self, queues: Sequence[str]) -> None:
         lines = await self._lines()
         for queue in dict.fromkeys(queues):
-            await (lines.builder.declare(queue) if await lines.exists(queue) else lines.declare(queue))
+            await (lines.declare_again(queue) if await lines.exists(queue) else lines.declare(queue))
 
     @override
     async def queues(self) -> list[str]:
