@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.brokers.rabbitmq.tools import publication
-from trepid.brokers.rabbitmq import keeping
+from trepid.brokers.rabbitmq import keeping, topology
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
 from trepid.brokers.rabbitmq.passport import HEADER, Passport
@@ -104,6 +104,7 @@ class Exit:
         await trio.lowlevel.checkpoint()
 
     async def ways(self, delays):
+        self.way = [topology.steps(delay) for delay in delays]
         await trio.lowlevel.checkpoint()
 
     async def gone(self, queues):
@@ -216,3 +217,43 @@ async def test_a_purge_takes_also_what_is_not_ours(autojump_clock):
     assert await keeping._sift(Exit(), "q", None, 3, 10, channel, again=False) == [3]
     channel = Graves(b"1", b"", b"3")
     assert await keeping._sift(Exit(), "q", {"m1", "m2"}, 3, 10, channel, again=False) == [1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {b'"due":1.0': b'"due":1e308'},
+        {b'"due":1.0': b'"due":-1e308'},
+        {b'"due":1.0': b'"due":1.0,"crashes":1' + b"0" * 400},
+        {b'"due":1.0': b'"due":1.0,"crashes":-1' + b"0" * 400},
+        {b'"due":1.0': b'"due":1.0,"later":' + b"[" * 30_000 + b"]" * 30_000},
+        {b'"id":"m"': b'"id":"m\xff"'},
+        {b'"due":1.0': b'"due":null'},
+        {b'"due":1.0': b'"due":1.0,"expires":-1e308'},
+    ],
+)
+@pytest.mark.parametrize("redelivered", [False, True])
+async def test_a_passport_that_others_have_changed_ends_nobody(autojump_clock, change, redelivered):
+    """Whoever is pushed such a message would die of it, and the next one after it."""
+    depot, lines = Depot(), Exit()
+    tap = tapped(depot)
+    papers = Passport("m", ("tests", 1), 1, 1.0, 1.0)
+    text = papers.written()
+    for old, new in change.items():
+        assert old in text
+        text = text.replace(old, new)
+    message = Delivered(1, "", redelivered, "")
+    message.properties = persistent(HEADER, text)
+    tap._got(message)
+    depot.connect(lines)
+    with trio.move_on_after(1):
+        await depot.run()
+    taken = depot.take([tap], 1, 60.0, "me", 0.0)
+    assert len(taken) + len(lines.sent) == 1
+
+
+def test_the_ladder_has_a_way_for_every_delay():
+    assert topology.steps(-1e308) == topology.steps(-1.0) == topology.steps(0.0) == ()
+    assert topology.steps(1e308) == tuple(reversed(range(topology.RUNGS)))
+    assert topology.steps(1.0) == (3,)
+    assert topology.steps(1.01) == (3, 0)

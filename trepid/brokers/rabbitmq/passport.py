@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -15,6 +15,10 @@ from trepid.rules.verdicts import Failure
 HEADER: Final = b"trepid"
 _LARGEST: Final = 65_536
 """Bytes of a passport; a header must fit in one frame, and the oldest errors make room."""
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""So that nothing which is counted with it is too large for a float."""
 
 
 class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -31,12 +35,12 @@ class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     due: float
     priority: int = 5
     expires: float | None = None
-    failures: int = 0
-    crashes: int = 0
-    returns: int = 0
-    spent_failures: int = 0
-    spent_crashes: int = 0
-    requeues: int = 0
+    failures: Count = 0
+    crashes: Count = 0
+    returns: Count = 0
+    spent_failures: Count = 0
+    spent_crashes: Count = 0
+    requeues: Count = 0
     stray_since: float | None = None
     max_crashes: int | None = None
     result_ttl: float | None = None
@@ -115,7 +119,10 @@ def read(text: bytes) -> Passport:
     Raises:
       ValueError: if it holds none.
     """
-    return _READ.decode(text)
+    try:
+        return _READ.decode(text)
+    except RecursionError as exc:
+        raise ValueError(f"it is nested too deeply: {exc}") from None
 
 
 def foreign(number: int, now: float) -> Passport:
