@@ -99,6 +99,7 @@ class Exit:
         self.sent = []
         self.known = {"q"}
         self.shared = nullcontext
+        self.sealed = Passport.written
 
     async def room(self):
         await trio.lowlevel.checkpoint()

@@ -16,7 +16,7 @@ from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.rabbitmq.building import Builder
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.ports.messages import Settlement
-from trepid.rules.verdicts import Done, Failed
+from trepid.rules.verdicts import Done, Failed, Failure
 
 DONE = Done(b"1", 60)
 
@@ -367,3 +367,20 @@ async def test_who_may_not_write_to_the_registry_is_told_what_is_missing(own_rab
         for _ in range(2):
             with pytest.raises(BrokerRefusedError, match=r"does not let us: ACCESS_REFUSED.*'amq.default'"):
                 await session.declare(["q"])
+
+
+async def test_a_history_fits_into_the_frames_of_the_server(own_rabbitmq):
+    """One that does not ends the connection, and the job comes back to fail again."""
+    server = await blocking(lambda: own_rabbitmq(options={"frame_max": 8192}))
+    async with RabbitMQBroker(new_url(server.url)).open() as session:
+        await session.declare(["q"])
+        await put(session)
+        error = Failure("ValueError", "oops", "x" * 16_000)
+        (delivery,) = await take(session)
+        assert await settle(session, delivery, Failed(error, delay=0.0)) == "applied"
+        (delivery,) = await take(session)
+        (lease,) = session._depot.book.leases()
+        assert [(kept.message, kept.traceback) for kept in lease.message.passport.errors] == [("oops", "")]
+        assert await settle(session, delivery, Failed(error)) == "applied"
+        assert (await session.stats("q")).dead == 1
+        assert session._supervisor.losses == 0

@@ -419,7 +419,7 @@ def test_a_step_is_acknowledged_only_if_what_follows_it_is_stored(refused):
         for tag in (1, 2)
     ]
     batches = []
-    lines = SimpleNamespace(names=names, out=Out(), known={"q"})
+    lines = SimpleNamespace(names=names, out=Out(), known={"q"}, sealed=Passport.written)
     fresh = moving.Fresh.of(publication("next"), 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moving, "Batch", lambda done: batches.append(Batch(done)) or batches[0])

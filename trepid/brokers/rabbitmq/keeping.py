@@ -21,7 +21,7 @@ from trepid.ports.messages import QueueStats
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, READY, State
 from trepid.wire.amqp import Batch, Channel, ChannelClosedError, Delivered
-from trepid.wire.amqp.frames import header_of, persistent
+from trepid.wire.amqp.frames import header_of
 from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
 
@@ -221,7 +221,7 @@ async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Pa
             assert papers is not None
             life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
             to = moving.target(lines, queue, papers, READY, 0.0)
-            lines.out.publish(to, persistent(passport.HEADER, papers.after(life).written()), message.body, batch, index)
+            lines.out.publish(to, lines.sealed(papers.after(life)), message.body, batch, index)
         batch.seal()
         with trio.move_on_after(_STORED_WITHIN, shield=True):
             return await answer.wait()

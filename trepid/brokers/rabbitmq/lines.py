@@ -16,10 +16,12 @@ from pamqp import commands
 from trepid.brokers.rabbitmq import topology
 from trepid.brokers.rabbitmq.address import Address
 from trepid.brokers.rabbitmq.building import Builder, queue_called
+from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.registry import Entry, Registry
 from trepid.brokers.rabbitmq.topology import Names
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.amqp import Amqp, Channel, ChannelClosedError, open_amqp
+from trepid.wire.amqp.frames import persistent
 from trepid.wire.household import open_household
 
 _REFUSED: Final = 403
@@ -54,6 +56,10 @@ class Lines:
         self._lost = trio.Event()
         self._error: BrokerLostError | None = None
         out.lost = self._out_lost
+
+    def sealed(self, passport: Passport) -> bytes:
+        """Return the properties with which a message is published."""
+        return persistent(HEADER, passport.written(self.publisher.frame_max))
 
     @property
     def error(self) -> BrokerLostError | None:

@@ -13,14 +13,13 @@ import attrs
 
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.lines import Lines
-from trepid.brokers.rabbitmq.passport import HEADER, Passport
+from trepid.brokers.rabbitmq.passport import Passport
 from trepid.brokers.rabbitmq.stock import Item
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.brokers.rabbitmq.topology import level_of, steps
 from trepid.ports.messages import Publication
 from trepid.rules.life import DEAD, READY, SCHEDULED, State
 from trepid.wire.amqp import Batch, Target
-from trepid.wire.amqp.frames import persistent
 
 
 @final
@@ -85,7 +84,7 @@ def publish(lines: Lines, batch: Batch, items: Sequence[Fresh], now: float, firs
     for index, (item, delay) in enumerate(items, first):
         passport = Passport.of(item, CLOCK.number(), now)
         to = target(lines, item.queue, passport, SCHEDULED if delay > 0 else READY, delay)
-        lines.out.publish(to, persistent(HEADER, passport.written()), item.payload, batch, index)
+        lines.out.publish(to, lines.sealed(passport), item.payload, batch, index)
 
 
 def carry(
@@ -130,7 +129,7 @@ def carry(
             to = target(lines, move.item.tap.queue, move.passport, move.state, move.delay)
             if to[0] == lines.names.enter:
                 climbing.add(index)
-            lines.out.publish(to, persistent(HEADER, move.passport.written()), move.item.payload, batch, index)
+            lines.out.publish(to, lines.sealed(move.passport), move.item.payload, batch, index)
     publish(lines, batch, also, now, len(moves))
     batch.seal()
 

@@ -15,6 +15,8 @@ from trepid.rules.verdicts import Failure
 HEADER: Final = b"trepid"
 _LARGEST: Final = 65_536
 """Bytes of a passport; a header must fit in one frame, and the oldest errors make room."""
+_BESIDE: Final = 256
+"""Bytes of a frame that hold something else: its own header, and what the server adds."""
 
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -103,12 +105,15 @@ class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             reason=life.reason,
         )
 
-    def written(self) -> bytes:
-        """Return it as text.  Of errors that do not fit, the latest are kept."""
+    def written(self, frame: int = _LARGEST) -> bytes:
+        """Return it as text that fits in a frame.
+
+        Of errors that do not, the latest are kept; the last one goes without its traceback if it must.
+        """
         text = _WRITE.encode(self)
         errors = self.errors
-        while len(text) > _LARGEST and errors:
-            errors = errors[1:]
+        while len(text) > min(_LARGEST, frame - _BESIDE) and errors:
+            errors = errors[1:] or _without_traceback(errors[0])
             text = _WRITE.encode(replace(self, errors=errors))
         return text
 
@@ -131,6 +136,10 @@ def foreign(number: int, now: float) -> Passport:
     return Passport(
         f"foreign-{number}", ("", number), number, now, now, errors=(error,), ended=now, reason="undecodable"
     )
+
+
+def _without_traceback(error: Failure) -> tuple[Failure, ...]:
+    return (replace(error, traceback=""),) if error.traceback else ()
 
 
 _WRITE = msgspec.json.Encoder()
