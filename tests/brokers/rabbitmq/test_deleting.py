@@ -94,3 +94,15 @@ async def test_a_copy_that_finds_no_way_into_a_queue_is_not_taken_for_one_of_a_d
             assert (await session.stats("q")).dead == 1
         else:
             assert [each.id for each in await take(session)] == ["m"]
+
+
+async def test_a_queue_that_lost_its_seal_is_not_taken_for_a_deleted_one(url):
+    async with opened(url) as session:
+        await put(session)
+        (delivery,) = await take(session)
+        names = address_of(url).names
+        lines = session._supervisor.current
+        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=names.seal("q"))))
+        assert await session.queues() == [], "so the session knows it no more"
+        assert await settle(session, delivery, Failed(OOPS)) == "applied"
+        assert (await session.stats("q")).dead == 1

@@ -153,13 +153,23 @@ class Lines:
                 found.add(queue)
         return found  # noqa: ASYNC910 - whoever asks publishes or leases next
 
+    async def mended(self, queue: str) -> bool:
+        """Return whether a queue was declared, and not deleted since; if so, what leads into it is made once more."""
+        if await self.exists(queue):
+            await self.builder.declare(queue)
+            return True
+        return False
+
     async def gone(self, queues: Iterable[str]) -> set[str]:
-        """Return which queues do not exist.  What lets messages into one that does is made again if it took none."""
+        """Return which queues are gone with all that was in them; what leads into the others is made once more.
+
+        One that is there without its seal may be about to go, or just be short of its seal; so it is not gone.
+        """
         missing: set[str] = set()
         for queue in set(queues) - self.known:
-            if await self.exists(queue):
-                await self.builder.declare(queue)
-            else:
+            if not await self.mended(queue) and not any(
+                [await self.builder.there(name) for name in self.names.all(queue)]
+            ):
                 missing.add(queue)
         return missing  # noqa: ASYNC910 - whoever asks publishes next
 

@@ -43,9 +43,8 @@ async def publish(lines: Lines, batch: Sequence[Publication]) -> list[Published]
     if climbing:
         lines.builder.doubt()
     short = {batch[index].queue for index in returned - climbing}
-    lines.known -= short
     # Not all were returned if the queue was shut between two of them; but those before are deleted along with it.
-    gone = await lines.gone(short)
+    gone = {queue for queue in short if not await lines.mended(queue)}
     again = sorted(index for index in returned if index in climbing or batch[index].queue not in gone)
     if again and await _send(lines, [fresh[index] for index in again]):
         raise BrokerLostError(f"{lines.publisher.name}: no queue took some of {len(batch)} messages")
