@@ -2,6 +2,7 @@
 
 import weakref
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.brokers.rabbitmq.topology import Names
 from trepid.errors import BrokerLostError
+from trepid.rules.life import State
 from trepid.wire.amqp import Channel, ChannelClosedError, Delivered
 from trepid.wire.amqp.frames import FRAME_MAX, persistent
 from trepid.wire.reply import Reply
@@ -258,3 +260,19 @@ def test_the_ladder_has_a_way_for_every_delay():
     assert topology.steps(1e308) == tuple(reversed(range(topology.RUNGS)))
     assert topology.steps(1.0) == (3,)
     assert topology.steps(1.01) == (3, 0)
+
+
+async def test_a_purge_forgets_also_what_was_pushed_here_and_not_leased(autojump_clock):
+    depot = Depot()
+    tap = tapped(depot, "leased", "b", "c")
+    depot.take([tap], 1, 60.0, "me", 0.0)
+
+    async def apart(work):
+        await trio.lowlevel.checkpoint()
+        return [0] if isinstance(work, partial) else [0, 0, 0, 0]
+
+    lines = SimpleNamespace(names=Names("p"), apart=apart)
+    assert await keeping.purge(lines, depot, "q", [State.READY], None, limit=1) == 0, "there is more than it may take"
+    assert await keeping.purge(lines, depot, "q", [State.READY], None, limit=10) == 2
+    assert len(tap.stock) == 0
+    assert list(tap.drawn) == [1], "the others are acknowledged"

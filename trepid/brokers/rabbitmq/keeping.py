@@ -98,8 +98,12 @@ async def requeue(lines: Lines, queue: str, ids: Collection[str] | None, limit: 
     return came
 
 
-async def purge(lines: Lines, queue: str, states: Sequence[State], ids: Collection[str] | None, limit: int) -> int:
+async def purge(
+    lines: Lines, depot: Depot, queue: str, states: Sequence[State], ids: Collection[str] | None, *, limit: int
+) -> int:
     """Forget dead messages, by id or the oldest first; or what is ready, but not by id.
+
+    What the server has pushed to this session is forgotten if all of it may be; other sessions keep what they have.
 
     Raises:
       UnsupportedError: for ready messages by id, and for scheduled ones.
@@ -121,6 +125,11 @@ async def purge(lines: Lines, queue: str, states: Sequence[State], ids: Collecti
         for level, count in zip(LEVELS, counts, strict=False):
             (more,) = await _of(lines, queue, partial(_drop, lines.names.ready(queue, level), min(count, limit - gone)))
             gone += more
+        tap = depot.taps.get(queue)
+        if tap is not None and len(tap.stock) <= limit - gone:
+            pushed = tap.stock.clear()
+            tap.ack([item.tag for item in pushed])
+            gone += len(pushed)
     return gone
 
 

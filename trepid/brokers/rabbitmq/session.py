@@ -235,7 +235,7 @@ class RabbitMQSession(Session):
     async def purge(
         self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
     ) -> int:
-        gone = await keeping.purge(await self._lines(), queue, states, ids, limit)
+        gone = await keeping.purge(await self._lines(), self._depot, queue, states, ids, limit=limit)
         self._depot.book.forget(queue)
         return gone
 
