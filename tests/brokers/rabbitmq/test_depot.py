@@ -276,3 +276,23 @@ async def test_a_purge_forgets_also_what_was_pushed_here_and_not_leased(autojump
     assert await keeping.purge(lines, depot, "q", [State.READY], None, limit=10) == 2
     assert len(tap.stock) == 0
     assert list(tap.drawn) == [1], "the others are acknowledged"
+
+
+async def test_what_comes_early_is_handed_out_in_time_also_while_a_move_waits_for_room(nursery):
+    depot, lines = Depot(), Exit()
+    lines.room = trio.sleep_forever
+    tap = tapped(depot, "crashed")
+    depot.connect(lines)
+    depot.take([tap], 1, 0.0, "me", 0.0)
+    nursery.start_soon(depot.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert depot.haulage.waiting, "its crash waits for room"
+    message = Delivered(2, "", False, "")
+    papers = Passport.of(publication("early", due=CLOCK.now() + 0.1), CLOCK.number(), CLOCK.now())
+    message.properties = persistent(HEADER, papers.written())
+    tap._got(message)
+    assert not depot.take([tap], 1, 60.0, "me", 0.0)
+    with trio.fail_after(5):
+        while not depot.take([tap], 1, 60.0, "me", 0.0):
+            await depot.to_wait().wait()
+    nursery.cancel_scope.cancel()

@@ -59,6 +59,7 @@ class Depot:
         self.freed = trio.Event()
         self._lines: Lines | None = None
         self._work = trio.Event()
+        self._loaded = trio.Event()
         self._turn = 0
 
     def connect(self, lines: Lines) -> None:
@@ -108,7 +109,8 @@ class Depot:
             text, headers = header_of(message.properties, passport.HEADER)
             papers = passport.read(text or b"")
         except (ProtocolError, ValueError):
-            self._bury_foreign(tap, message, now)
+            papers = passport.foreign(CLOCK.number(), now)
+            self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
             return
         item = Item(tap, message.tag, papers, message.body)
         if message.redelivered or headers.get("x-delivery-count"):
@@ -124,10 +126,6 @@ class Depot:
         else:
             tap.stock.add(item, now)
             self.stir()
-
-    def _bury_foreign(self, tap: Tap, message: Delivered, now: float) -> None:
-        papers = passport.foreign(CLOCK.number(), now)
-        self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
 
     def _follow(self, item: Item, life: Life, now: float, lease: Lease[Item] | None = None) -> None:
         """Send a message where its life says."""
@@ -218,18 +216,28 @@ class Depot:
 
     async def run(self) -> None:
         """Carry out what time and the server have decided, until cancelled."""
-        while True:
-            self._work = trio.Event()
-            wait = self._look_round()
-            if self.haulage.waiting and self._lines is not None:
-                try:
-                    await self.haulage.carry(self._lines)
-                except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
-                    # Lost lines are noticed, and made again; what else does not work may work later.
-                    await trio.sleep(_AGAIN)
-            else:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._haul, name="moves of a depot")
+            while True:
+                self._work = trio.Event()
+                wait = self._look_round()
+                if self.haulage.waiting and self._lines is not None:
+                    self._loaded.set()
                 with trio.move_on_after(wait):
                     await self._work.wait()
+
+    async def _haul(self) -> None:
+        """Move what is to be moved; beside the looking round, for a server without room may keep it for long."""
+        while True:
+            await self._loaded.wait()
+            self._loaded = trio.Event()
+            try:
+                while self.haulage.waiting and self._lines is not None:
+                    await self.haulage.carry(self._lines)
+            except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
+                # Lost lines are noticed, and made again; what else does not work may work later.
+                await trio.sleep(_AGAIN)
+                self._work.set()
 
     def _look_round(self) -> float:
         """Note what is to be moved, and return the seconds until there may be more."""
