@@ -1,5 +1,8 @@
 """The lease book of engines whose server knows no leases, compared with the rules."""
 
+import gc
+import weakref
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -120,6 +123,37 @@ def test_only_so_many_are_remembered():
         settle(book, ref, Done(None, 60), 1.0)
     replies = [settle(book, ref, Done(None, 60), 2.0) for ref in refs]
     assert replies == [Reply.UNKNOWN] * 2 + [Reply.REPEATED] * 3
+
+
+class Payload:
+    """What an engine keeps with a lease."""
+
+
+def test_a_lease_that_has_ended_keeps_no_message():
+    """Thousands of them are remembered, and their messages may have a mebibyte each."""
+    book, first, second = LeaseBook(), Payload(), Payload()
+    life = lifecycle.take(lifecycle.born(1, 0.0, 0.0), "me", 10.0)
+    long = book.open("q", "long", life, Payload())
+    ended = [book.open("q", "done", life, first), book.open("q", "lost", life, second)]
+    kept = [weakref.ref(first), weakref.ref(second)]
+    del first, second
+    assert settle(book, ended[0].ref, Done(None, 60), 1.0) is Reply.APPLIED
+    book.lose(ended[1])
+    refs = [lease.ref for lease in ended]
+    del ended
+    gc.collect()
+    assert [each() for each in kept] == [None, None]
+    assert [settle(book, ref, Done(None, 60), 2.0) for ref in refs] == [Reply.REPEATED, Reply.SUPERSEDED]
+    assert book.find(long.ref) is long
+
+
+def test_ends_of_leases_that_are_over_do_not_pile_up_behind_a_long_one():
+    book = LeaseBook(remembered=10)
+    granted(book, 0, lease=5.0)
+    for seq in range(1, 5_000):
+        settle(book, granted(book, seq).ref, Done(None, 60), 1.0)
+    assert len(book._ends) < 100
+    assert book.next_end() == 5.0
 
 
 STEPS = st.lists(

@@ -312,3 +312,54 @@ async def test_a_confirmation_of_nothing_loses_the_link(nursery, autojump_clock)
         channel = await amqp.channel(confirming=True)
         await script.say(commands.Basic.Ack(7, False), channel.number)
         assert "confirmation of message 7" in str(await amqp.wait_lost())
+
+
+async def test_a_channel_that_was_cancelled_while_it_opened_frees_its_number(nursery, autojump_clock):
+    async with scripted(nursery) as (amqp, script):
+        opened = script.answers.pop(commands.Channel.Open)
+        with trio.move_on_after(1) as scope:
+            await amqp.channel()
+        assert scope.cancelled_caught
+        await script.say(opened, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(script.heard_of(commands.Channel.Close)) == 1
+        script.answers[commands.Channel.Open] = opened
+        assert (await amqp.channel()).number == 1
+
+
+async def test_a_channel_that_both_sides_close_at_once_frees_its_number_when_both_have_agreed(nursery, autojump_clock):
+    """The server answers our close after its own; whoever had the number by then would take that for its end."""
+    async with scripted(nursery) as (amqp, script):
+        channel = await amqp.channel()
+        del script.answers[commands.Channel.Close]
+        channel.abandon()
+        await script.say(commands.Channel.Close(404, "NOT_FOUND - no queue", 50, 10), channel.number)
+        await trio.testing.wait_all_tasks_blocked()
+        other = await amqp.channel()
+        await script.say(commands.Channel.CloseOk(), channel.number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await other.call(commands.Queue.Declare(queue="q"))).message_count == 5
+        assert (await amqp.channel()).number == channel.number
+
+
+async def test_a_server_that_says_twice_that_it_is_full_forgets_nobody_who_waits(nursery, autojump_clock):
+    async with scripted(nursery) as (amqp, script):
+        await script.say(commands.Connection.Blocked("low on memory"))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(amqp.room, name="publisher")
+        await trio.testing.wait_all_tasks_blocked()
+        await script.say(commands.Connection.Blocked("low on memory and disk"))
+        await script.say(commands.Connection.Unblocked())
+        await trio.testing.wait_all_tasks_blocked()
+        assert not [task for task in nursery.child_tasks if task.name == "publisher"]
+
+
+async def test_what_comes_for_nobody_while_a_channel_is_closing_is_left_to_its_end(nursery, autojump_clock):
+    async with scripted(nursery) as (amqp, script):
+        channel = await amqp.channel()
+        del script.answers[commands.Channel.Close]
+        channel.abandon()
+        await script.say(message(channel.number, 1, b"x"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert amqp.link.error is None
+        assert not script.heard_of(commands.Basic.Nack)

@@ -25,7 +25,9 @@ from trepid.rules.verdicts import Verdict
 M = TypeVar("M")
 
 _REMEMBERED: Final = 10_000
-"""How many closed leases are remembered, so that a settlement repeated is recognised."""
+"""How many closed leases are remembered, so that a settlement repeated is recognised; their lives only, and never their
+messages."""
+_FEW: Final = 64
 
 
 @final
@@ -75,9 +77,9 @@ class LeaseBook(Generic[M]):
     def __init__(self, remembered: int = _REMEMBERED) -> None:
         self._open: dict[Ref, Lease[M]] = {}
         self._closed: dict[Ref, Life] = {}
-        self._latest: dict[tuple[str, str], Lease[M]] = {}
+        self._latest: dict[tuple[str, str], Ref] = {}
         self._remembered = remembered
-        self._ends: list[tuple[float, int, Lease[M]]] = []
+        self._ends: list[tuple[float, int, Ref]] = []
         self._entries = itertools.count()
 
     def __len__(self) -> int:
@@ -87,7 +89,8 @@ class LeaseBook(Generic[M]):
         """Enter a lease that was just granted: *life* is leased, under a token that was never used."""
         assert life.state is LEASED
         lease = Lease(queue, id, life, message)
-        self._open[lease.ref] = self._latest[queue, id] = lease
+        ref = self._latest[queue, id] = lease.ref
+        self._open[ref] = lease
         self._note_end(lease)
         return lease
 
@@ -160,7 +163,6 @@ class LeaseBook(Generic[M]):
         """A lease has ended, and *life* is the message's life now."""
         ref = lease.ref
         if self._open.pop(ref, None) is not None:
-            lease.life = life if life.token == ref.token else lease.life
             self._closed[ref] = life
             while len(self._closed) > self._remembered:
                 self._forget(next(iter(self._closed)))
@@ -173,8 +175,8 @@ class LeaseBook(Generic[M]):
         """Return the leases that have run out, each once, and mark them busy: their crash is to be carried out."""
         found: list[Lease[M]] = []
         while self._ends and self._ends[0][0] <= now:
-            _, _, lease = heapq.heappop(self._ends)
-            if lease.busy or self._open.get(lease.ref) is not lease:
+            lease = self._open.get(heapq.heappop(self._ends)[-1])
+            if lease is None or lease.busy:
                 continue
             if lease.life.until > now:
                 self._note_end(lease)
@@ -191,12 +193,16 @@ class LeaseBook(Generic[M]):
 
     def next_end(self) -> float | None:
         """Return the first moment at which :meth:`expired` may find something, or None."""
-        while self._ends and (self._ends[0][2].busy or self._open.get(self._ends[0][2].ref) is not self._ends[0][2]):
+        while self._ends and ((lease := self._open.get(self._ends[0][-1])) is None or lease.busy):
             heapq.heappop(self._ends)
         return self._ends[0][0] if self._ends else None
 
     def _note_end(self, lease: Lease[M]) -> None:
-        heapq.heappush(self._ends, (lease.life.until, next(self._entries), lease))
+        if len(self._ends) > 2 * len(self._open) + _FEW:
+            # Behind a lease that goes on, the ends of those that are over would pile up.
+            self._ends = [(each.life.until, next(self._entries), ref) for ref, each in self._open.items()]
+            heapq.heapify(self._ends)
+        heapq.heappush(self._ends, (lease.life.until, next(self._entries), lease.ref))
 
     def forget(self, queue: str, ids: Collection[str] | None = None) -> None:
         """Forget closed leases of messages that were removed or begin anew: their holders are unknown now."""
@@ -205,13 +211,12 @@ class LeaseBook(Generic[M]):
 
     def _forget(self, ref: Ref) -> None:
         del self._closed[ref]
-        latest = self._latest.get((ref.queue, ref.id))
-        if latest is not None and latest.life.token == ref.token:
+        if self._latest.get((ref.queue, ref.id)) == ref:
             del self._latest[ref.queue, ref.id]
 
     def _known(self, ref: Ref) -> Life | None:
         """Return what is known of a message whose lease is not open: after this lease, or else of its latest."""
-        life = self._closed.get(ref)
-        if life is None and (latest := self._latest.get((ref.queue, ref.id))) is not None:
-            life = latest.life
-        return life
+        if ref not in self._closed and (latest := self._latest.get((ref.queue, ref.id))) is not None:
+            ref = latest
+        lease = self._open.get(ref)
+        return self._closed.get(ref) if lease is None else lease.life

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from pamqp import commands
 
 from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
 from tests.servers.proxy import open_proxy
@@ -15,7 +16,7 @@ from trepid.brokers.rabbitmq import RabbitMQBroker
 from trepid.brokers.rabbitmq.building import Builder
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.ports.messages import Settlement
-from trepid.rules.verdicts import Done, Failed
+from trepid.rules.verdicts import Done, Failed, Failure
 
 DONE = Done(b"1", 60)
 
@@ -146,10 +147,10 @@ async def test_a_server_without_room_lets_publishers_wait_and_workers_settle(own
         with trio.move_on_after(0.5) as scope:
             await put(session, "never sent")
         assert scope.cancelled_caught
-        assert await settle(session, a, DONE) == "applied", "what needs no copy goes through"
         with trio.move_on_after(0.5) as scope:
-            await settle(session, b, Failed(OOPS, delay=0))
-        assert scope.cancelled_caught, "and what needs one waits"
+            await session.settle([Settlement(b.ref, Failed(OOPS, delay=0)), Settlement(a.ref, DONE)])
+        assert scope.cancelled_caught, "what needs a copy waits"
+        assert await settle(session, a, DONE) == "repeated", "and what needs none went through beside it"
         await blocking(server.ctl, "set_vm_memory_high_watermark", "absolute", "1GB")
         await until(lambda: not lines.publisher.blocked)
         assert await settle(session, b, Failed(OOPS, delay=0)) == "applied"
@@ -324,3 +325,62 @@ async def test_a_step_is_not_done_whose_follow_up_found_no_way(rabbitmq_server):
             await session.settle([settlement], then=[following])
         assert [each.value for each in await session.settle([settlement], then=[following])] == ["applied"]
         assert [each.id for each in await take(session)] == ["next"]
+
+
+async def test_who_publishes_to_a_step_that_has_gone_makes_it_again(rabbitmq_server):
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        session._supervisor.current.builder._built.update({"step 3", "way None 3"})  # as if it had been there
+        assert await put(session, delay=1.0) == ["accepted"]
+        assert [each.id for each in await take(session)] == ["m"]
+
+
+async def test_an_exchange_that_somebody_removes_is_a_lost_connection_and_nothing_stranger(rabbitmq_server):
+    """Publishing there ends the channel; what is made again has no bindings, and gets them when they are missed."""
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session, "a")
+        (delivery,) = await take(session)
+        lines = session._supervisor.current
+        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+        with pytest.raises(BrokerLostError, match="404"):
+            await put(session, "b")
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert await settle(session, delivery, DONE) == "superseded"
+        assert await put(session, "c") == ["accepted"]
+        assert set(await drain(session, 2)) == {"a", "c"}
+
+
+async def test_a_worker_that_settles_over_an_exchange_that_is_gone_loses_its_broker(rabbitmq_server):
+    async with opened(new_url(rabbitmq_server.url)) as session:
+        await put(session, "a")
+        (delivery,) = await take(session)
+        lines = session._supervisor.current
+        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+        with pytest.raises(BrokerLostError, match="404"):
+            await settle(session, delivery, Failed(OOPS))
+        await until(lambda: session._supervisor.losses == 1 and session.connected)
+        assert await drain(session, 1) == {"a": 1}
+
+
+async def test_who_may_not_write_to_the_registry_is_told_what_is_missing(own_rabbitmq):
+    server = await blocking(lambda: own_rabbitmq(users={"mute": ("secret", "^trepid:.*$", "^trepid:.*$", ".*")}))
+    async with RabbitMQBroker(server.vhost_url("/", user="mute", password="secret")).open() as session:
+        for _ in range(2):
+            with pytest.raises(BrokerRefusedError, match=r"does not let us: ACCESS_REFUSED.*'amq.default'"):
+                await session.declare(["q"])
+
+
+async def test_a_history_fits_into_the_frames_of_the_server(own_rabbitmq):
+    """One that does not ends the connection, and the job comes back to fail again."""
+    server = await blocking(lambda: own_rabbitmq(options={"frame_max": 8192}))
+    async with RabbitMQBroker(new_url(server.url)).open() as session:
+        await session.declare(["q"])
+        await put(session)
+        error = Failure("ValueError", "oops", "x" * 16_000)
+        (delivery,) = await take(session)
+        assert await settle(session, delivery, Failed(error, delay=0.0)) == "applied"
+        (delivery,) = await take(session)
+        (lease,) = session._depot.book.leases()
+        assert [(kept.message, kept.traceback) for kept in lease.message.passport.errors] == [("oops", "")]
+        assert await settle(session, delivery, Failed(error)) == "applied"
+        assert (await session.stats("q")).dead == 1
+        assert session._supervisor.losses == 0

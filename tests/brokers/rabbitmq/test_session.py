@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 import trio
 from msgspec.structs import replace
+from pamqp import commands
 
 import trepid
 from tests.brokers.rabbitmq.tools import OOPS, demolish, new_url, opened, publication, put, settle, take
 from trepid.brokers.rabbitmq import RabbitMQBroker, moving
+from trepid.brokers.rabbitmq.address import address_of
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.passport import Passport
 from trepid.brokers.rabbitmq.stock import Item
@@ -21,7 +23,7 @@ from trepid.rules.verdicts import Buried, Done, Failed, Failure, Returned, Withd
 from trepid.testing.conformance import CASES
 from trepid.testing.conformance.cancellation import cancelled_at
 from trepid.testing.conformance.world import open_world
-from trepid.wire.amqp import Batch
+from trepid.wire.amqp import Batch, open_amqp
 
 pytestmark = pytest.mark.usefixtures("rabbitmq_server")
 DONE = Done(b"1", 60)
@@ -66,8 +68,6 @@ async def test_a_delay_of_thirty_days_is_stored_and_takes_its_way_down(url):
         waiting = {}
         for step in way:
             name = lines.names.wait(step)
-            from pamqp import commands
-
             answer = await lines.apart(partial(_call, commands.Queue.Declare(queue=name, passive=True)))
             waiting[step] = answer.message_count
         assert waiting == {step: int(step == way[0]) for step in way}, "it waits at the first of its steps"
@@ -335,8 +335,6 @@ async def test_what_comes_back_several_times_has_crashed_once(url):
 
 
 async def test_a_queue_that_is_no_quorum_queue_is_noticed_when_it_is_declared(url):
-    from pamqp import commands
-
     async with opened(url) as session:
         lines = await session._supervisor.connection()
         classic = [commands.Queue.Declare(queue=name, durable=True) for name in lines.names.all("classic")]
@@ -421,7 +419,7 @@ def test_a_step_is_acknowledged_only_if_what_follows_it_is_stored(refused):
         for tag in (1, 2)
     ]
     batches = []
-    lines = SimpleNamespace(names=names, out=Out())
+    lines = SimpleNamespace(names=names, out=Out(), known={"q"}, sealed=Passport.written)
     fresh = moving.Fresh.of(publication("next"), 0.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moving, "Batch", lambda done: batches.append(Batch(done)) or batches[0])
@@ -433,3 +431,39 @@ def test_a_step_is_acknowledged_only_if_what_follows_it_is_stored(refused):
     batches[0].confirm()
     assert acknowledged == ([2] if refused else [1, 2])
     assert told == ([(1, None), False, True] if refused else [(0, None), True, True])
+
+
+async def test_a_server_answers_our_close_also_after_its_own(rabbitmq_server):
+    """On this it rests that the number of a channel that both close is free once, and not before."""
+    address = address_of(rabbitmq_server.url)
+    async with open_amqp(address.endpoint, address.login) as amqp:
+        channel = await amqp.channel()
+        channel.ask(commands.Queue.Declare(queue="nobody-has-made-it", passive=True))
+        channel.abandon()
+        with trio.fail_after(5):
+            while (await amqp.channel()).number != channel.number:
+                await trio.sleep(0.02)
+        assert channel.error.code == 404
+
+
+async def test_a_registry_that_is_removed_under_a_session_gets_its_names_back(url):
+    async with opened(url) as session:
+        assert await session.queues() == ["q"]
+        lines = await session._supervisor.connection()
+        await lines.apart(partial(_call, commands.Queue.Delete(queue=lines.names.registry)))
+        await session.declare(["other"])
+        async with RabbitMQBroker(url).open() as later:
+            with trio.fail_after(10):
+                while await later.queues() != ["other", "q"]:
+                    await trio.sleep(0.1)
+
+
+async def test_a_queue_that_the_registry_does_not_know_is_written_down_when_it_is_declared_again(url):
+    address = address_of(url)
+    async with RabbitMQBroker(url).open() as session:
+        await session.declare(["q"])
+    async with open_amqp(address.endpoint, address.login) as amqp:
+        channel = await amqp.channel()
+        await channel.call(commands.Queue.Delete(queue=address.names.registry))
+    async with opened(url, "q") as session:
+        assert await session.queues() == ["q"]

@@ -15,9 +15,10 @@ import trio
 from msgspec.structs import replace
 
 from trepid.brokers.leasebook import Lease, LeaseBook
-from trepid.brokers.rabbitmq import moving, passport
+from trepid.brokers.rabbitmq import passport
 from trepid.brokers.rabbitmq.building import NOT_FOUND
 from trepid.brokers.rabbitmq.clock import CLOCK
+from trepid.brokers.rabbitmq.haulage import Haulage
 from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.moving import Move
 from trepid.brokers.rabbitmq.stock import Item
@@ -46,19 +47,20 @@ class Depot:
     Attributes:
       book: the leases.
       taps: by queue.
+      haulage: what is moved.
       stirred: set whenever somebody who waits may find something.
     """
 
     def __init__(self) -> None:
         self.book: LeaseBook[Item] = LeaseBook()
         self.taps: dict[str, Tap] = {}
+        self.haulage = Haulage()
         self.stirred = trio.Event()
         self.freed = trio.Event()
         self._lines: Lines | None = None
-        self._moves: list[Move] = []
         self._work = trio.Event()
+        self._loaded = trio.Event()
         self._turn = 0
-        self._refused = False
 
     def connect(self, lines: Lines) -> None:
         """Work over these lines from now on."""
@@ -68,7 +70,7 @@ class Depot:
     def disconnect(self) -> None:
         """The lines are gone: all that was held is void, and the server gives it to somebody else."""
         self._lines = None
-        self._moves.clear()
+        self.haulage.clear()
         for tap in list(self.taps.values()):
             self._void(tap)
         self.taps.clear()
@@ -78,12 +80,12 @@ class Depot:
     async def tap(self, lines: Lines, queue: str) -> Tap | None:
         """Return the tap of a queue, or None if it was not declared."""
         tap = self.taps.get(queue)
-        if tap is not None and tap.channel.error is None:
+        if tap is not None and not tap.channel.closed:
             return tap  # noqa: ASYNC910 - whoever asks waits for messages next
         if not await lines.existing((queue,)):
             return None
         channel = await lines.consumer.channel()
-        if (other := self.taps.get(queue)) is not None and other.channel.error is None:
+        if (other := self.taps.get(queue)) is not None and not other.channel.closed:
             channel.abandon()
             return other
         self.taps[queue] = tap = Tap(queue, channel, lines.names, self)
@@ -107,7 +109,8 @@ class Depot:
             text, headers = header_of(message.properties, passport.HEADER)
             papers = passport.read(text or b"")
         except (ProtocolError, ValueError):
-            self._bury_foreign(tap, message, now)
+            papers = passport.foreign(CLOCK.number(), now)
+            self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
             return
         item = Item(tap, message.tag, papers, message.body)
         if message.redelivered or headers.get("x-delivery-count"):
@@ -124,10 +127,6 @@ class Depot:
             tap.stock.add(item, now)
             self.stir()
 
-    def _bury_foreign(self, tap: Tap, message: Delivered, now: float) -> None:
-        papers = passport.foreign(CLOCK.number(), now)
-        self._soon(Move(Item(tap, message.tag, papers, message.body), papers, DEAD, 0.0, self._tried))
-
     def _follow(self, item: Item, life: Life, now: float, lease: Lease[Item] | None = None) -> None:
         """Send a message where its life says."""
         done = self._tried if lease is None else partial(self.closed, lease, life)
@@ -136,7 +135,7 @@ class Depot:
 
     def _tried(self, move: Move, done: bool) -> None:  # noqa: FBT001 - what became of it
         if not done:
-            self._refused = True
+            self.haulage.refused = True
             self._soon(move)
 
     def closed(self, lease: Lease[Item], life: Life, _: Move, done: bool) -> None:  # noqa: FBT001 - as above
@@ -144,13 +143,13 @@ class Depot:
         if done:
             self.book.close(lease, life)
         else:
-            self._refused = True
+            self.haulage.refused = True
             self.book.free(lease)
         self._wake_the_freed()
         self._work.set()
 
     def _soon(self, move: Move) -> None:
-        self._moves.append(move)
+        self.haulage.waiting.append(move)
         self._work.set()
 
     def dried_up(self, tap: Tap, error: Exception) -> None:
@@ -161,10 +160,11 @@ class Depot:
             del self.taps[tap.queue]
         self._void(tap)
         self.stir()
+        self._wake_the_freed()
 
     def _void(self, tap: Tap) -> None:
         tap.stock.clear()
-        self._moves = [move for move in self._moves if move.item.tap is not tap]
+        self.haulage.drop(tap)
         for lease in self.book.leases():
             if lease.message.tap is tap:
                 self.book.lose(lease)
@@ -216,18 +216,28 @@ class Depot:
 
     async def run(self) -> None:
         """Carry out what time and the server have decided, until cancelled."""
-        while True:
-            self._work = trio.Event()
-            wait = self._look_round()
-            if self._moves and self._lines is not None:
-                try:
-                    await self._move(self._lines)
-                except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
-                    # Lost lines are noticed, and made again; what else does not work may work later.
-                    await trio.sleep(_AGAIN)
-            else:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._haul, name="moves of a depot")
+            while True:
+                self._work = trio.Event()
+                wait = self._look_round()
+                if self.haulage.waiting and self._lines is not None:
+                    self._loaded.set()
                 with trio.move_on_after(wait):
                     await self._work.wait()
+
+    async def _haul(self) -> None:
+        """Move what is to be moved; beside the looking round, for a server without room may keep it for long."""
+        while True:
+            await self._loaded.wait()
+            self._loaded = trio.Event()
+            try:
+                while self.haulage.waiting and self._lines is not None:
+                    await self.haulage.carry(self._lines)
+            except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
+                # Lost lines are noticed, and made again; what else does not work may work later.
+                await trio.sleep(_AGAIN)
+                self._work.set()
 
     def _look_round(self) -> float:
         """Note what is to be moved, and return the seconds until there may be more."""
@@ -243,11 +253,11 @@ class Depot:
                 elif not tap.quiet:
                     tap.hush()  # and its end is noticed
                 else:
-                    self._moves += [self._back(item) for item in tap.stock.clear()]
+                    self._back(tap.stock.clear())
             if (since := tap.stock.oldest()) is not None:
                 if since + _PATIENCE <= now:
                     # Whoever asks has its slots full most of the time; others may be free.
-                    self._moves += [self._back(item) for item in tap.stale(now - _PATIENCE)]
+                    self._back(tap.stale(now - _PATIENCE))
                 moments.append(max((tap.stock.oldest() or now) + _PATIENCE, now + _AGAIN))
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
@@ -255,35 +265,24 @@ class Depot:
                     self.stir()
         return max(min(moments) - now, 0.001)
 
-    def _back(self, item: Item) -> Move:
-        return Move(item, item.passport, READY, 0.0, self._tried)
-
-    async def _move(self, lines: Lines) -> None:
-        await lines.publisher.room()
-        ready: list[Move] = []
-        while ready != self._moves:  # what has come meanwhile may take other steps
-            ready = list(self._moves)
-            await lines.builder.ways(delay for move in ready for delay in move.delays)
-        moves, self._moves = self._moves, []
-        through = trio.Event()
-        moving.carry(lines, moves, lambda *_: through.set())
-        await through.wait()
-        if self._refused:
-            # A queue without a leader takes nothing for a moment.
-            self._refused = False
-            await trio.sleep(_AGAIN)
+    def _back(self, items: Sequence[Item]) -> None:
+        self.haulage.waiting += [Move(item, item.passport, READY, 0.0, self._tried) for item in items]
 
     async def give_back(self, lines: Lines) -> None:
-        """Return the stock, uncounted, to where others find it; the session is about to close."""
+        """Return the stock, uncounted, to where others find it; the session is about to close.
+
+        What is under way is waited for: else its copies would be stored, and its originals come back as well.
+        """
         for tap in self.taps.values():
             tap.hush()
         while not all(tap.quiet for tap in self.taps.values()):
             self._work = trio.Event()
             await self._work.wait()
         for tap in self.taps.values():
-            self._moves += [self._back(item) for item in tap.stock.clear()]
-        if self._moves:
-            await self._move(lines)
+            self._back(tap.stock.clear())
+        if self.haulage.waiting:
+            await self.haulage.carry(lines)
+        await self.haulage.arrive()
 
     async def expire(self, leases: Sequence[Lease[Item]]) -> None:
         """Let leases run out now, and wait until that is carried out."""

@@ -21,11 +21,12 @@ from trepid.ports.messages import QueueStats
 from trepid.rules import lifecycle
 from trepid.rules.life import DEAD, READY, State
 from trepid.wire.amqp import Batch, Channel, ChannelClosedError, Delivered
-from trepid.wire.amqp.frames import header_of, persistent
+from trepid.wire.amqp.frames import header_of
 from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
 
 _SEEN_WITHIN: Final = 1.0
+_STORED_WITHIN: Final = 5.0
 _SPAN: Final = 256
 """Dead letters that are looked at together."""
 
@@ -77,9 +78,11 @@ async def delete(lines: Lines, depot: Depot, queue: str) -> None:
             await trio.lowlevel.checkpoint()
             raise QueueBusyError(queue, leased - len(over))
     await depot.ended([lease.ref for lease in mine])
-    tap = depot.taps.pop(queue, None)
+    tap = depot.taps.get(queue)
     await lines.delete(queue)
     if tap is not None:
+        if depot.taps.get(queue) is tap:
+            del depot.taps[queue]
         await tap.channel.close()
 
 
@@ -95,8 +98,12 @@ async def requeue(lines: Lines, queue: str, ids: Collection[str] | None, limit: 
     return came
 
 
-async def purge(lines: Lines, queue: str, states: Sequence[State], ids: Collection[str] | None, limit: int) -> int:
+async def purge(
+    lines: Lines, depot: Depot, queue: str, states: Sequence[State], ids: Collection[str] | None, *, limit: int
+) -> int:
     """Forget dead messages, by id or the oldest first; or what is ready, but not by id.
+
+    What the server has pushed to this session is forgotten if all of it may be; other sessions keep what they have.
 
     Raises:
       UnsupportedError: for ready messages by id, and for scheduled ones.
@@ -118,6 +125,11 @@ async def purge(lines: Lines, queue: str, states: Sequence[State], ids: Collecti
         for level, count in zip(LEVELS, counts, strict=False):
             (more,) = await _of(lines, queue, partial(_drop, lines.names.ready(queue, level), min(count, limit - gone)))
             gone += more
+        tap = depot.taps.get(queue)
+        if tap is not None and len(tap.stock) <= limit - gone:
+            pushed = tap.stock.clear()
+            tap.ack([item.tag for item in pushed])
+            gone += len(pushed)
     return gone
 
 
@@ -142,29 +154,40 @@ async def _sift(  # noqa: PLR0917 - the channel comes last, from whoever opens i
     *,
     again: bool,
 ) -> list[int]:
-    """Look at dead letters and take some out: to be requeued, or forgotten.  The others go back in their order."""
-    taken: list[Delivered] = []
-    chosen: list[tuple[Delivered, Passport]] = []
+    """Look at dead letters and take some out: to be requeued, or forgotten.  The others go back in their order.
+
+    Raises:
+      BrokerLostError: if some could not be requeued; they go back, too.
+    """
+    chosen: list[tuple[Delivered, Passport | None]] = []
+    left: list[int] = []
     for start in range(0, most, _SPAN):
+        taken: list[Delivered] = []
         span = range(start, min(start + _SPAN, most))
         for reply in [channel.get(lines.names.dead(queue), taken.append) for _ in span]:
             await reply.wait()
-    left: list[Delivered] = []
-    for message in taken:
-        papers = _papers(message)
-        if papers is not None and len(chosen) < limit and (wanted is None or papers.id in wanted):
-            chosen.append((message, papers))
-        else:
-            left.append(message)
-    if again and chosen:
-        await _revive(lines, queue, chosen)
-    for message, _ in chosen:
-        channel.ack(message.tag)
-    for message in left:
-        channel.nack(message.tag)
+        for message in taken:
+            papers = _papers(message)
+            # What is not ours has no id, and nobody could run it; but it can be forgotten.
+            fits = wanted is None if papers is None or wanted is None else papers.id in wanted
+            if len(chosen) < limit and fits and (papers is not None or not again):
+                chosen.append((message, papers))
+                if not again:
+                    message.body = b""
+            else:
+                left.append(message.tag)
+    refused = await _revive(lines, queue, chosen) if again and chosen else set[int]()
+    for index, (message, _) in enumerate(chosen):
+        if index not in refused:
+            channel.ack(message.tag)
+    left = sorted([*left, *(chosen[index][0].tag for index in refused)])
+    for tag in left:
+        channel.nack(tag)
     if left:
         await _returned(channel, lines.names.dead(queue), len(left))
     await trio.lowlevel.checkpoint()
+    if refused:
+        raise BrokerLostError(f"{lines.publisher.name}: it did not store {len(refused)} of {len(chosen)} messages")
     return [len(chosen)]
 
 
@@ -183,22 +206,32 @@ def _papers(message: Delivered) -> Passport | None:
         return None
 
 
-async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Passport]]) -> None:
-    answer: Reply[int] = Reply()
+async def _revive(lines: Lines, queue: str, chosen: Sequence[tuple[Delivered, Passport | None]]) -> set[int]:
+    """Publish dead letters anew, and return the indexes of those that were not stored.
+
+    Cancellation: what was sent is waited for, for some seconds; else it would be there, and the letter as well.
+    """
+    answer: Reply[set[int]] = Reply()
 
     def stored(batch: Batch, error: Exception | None) -> None:
         if error is None:
-            answer.set(len(batch.refused | batch.returned))
+            if batch.returned:
+                lines.known.discard(queue)
+            answer.set(batch.refused | batch.returned)
         else:
             answer.fail(error)
 
+    await lines.gone((queue,))
     await lines.publisher.room()
-    now = CLOCK.now()
-    batch = Batch(stored)
-    for index, (message, papers) in enumerate(chosen):
-        life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
-        to = moving.target(lines, queue, papers, READY, 0.0)
-        lines.out.publish(to, persistent(passport.HEADER, papers.after(life).written()), message.body, batch, index)
-    batch.seal()
-    if refused := await answer.wait():
-        raise BrokerLostError(f"{lines.publisher.name}: it did not store {refused} of {len(chosen)} messages")
+    with lines.shared():
+        now = CLOCK.now()
+        batch = Batch(stored)
+        for index, (message, papers) in enumerate(chosen):
+            assert papers is not None
+            life = lifecycle.requeue(papers.life(DEAD), CLOCK.number(), now)
+            to = moving.target(lines, queue, papers, READY, 0.0)
+            lines.out.publish(to, lines.sealed(papers.after(life)), message.body, batch, index)
+        batch.seal()
+        with trio.move_on_after(_STORED_WITHIN, shield=True):
+            return await answer.wait()
+        return await answer.wait()

@@ -6,8 +6,8 @@ must still get through.  They live and die together.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeVar, final
 
 import trio
@@ -16,16 +16,21 @@ from pamqp import commands
 from trepid.brokers.rabbitmq import topology
 from trepid.brokers.rabbitmq.address import Address
 from trepid.brokers.rabbitmq.building import Builder, queue_called
+from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.registry import Entry, Registry
 from trepid.brokers.rabbitmq.topology import Names
 from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.wire.amqp import Amqp, Channel, ChannelClosedError, open_amqp
+from trepid.wire.amqp.frames import persistent
 from trepid.wire.household import open_household
 
 _REFUSED: Final = 403
 _REGISTRY_WITHIN: Final = 3.0
 _LISTED_WITHIN: Final = 10.0
 _CONFIRMED_WITHIN: Final = 5.0
+_LOOKS: Final = 5
+"""Into so many parts is that time divided: one in which this process slept, or the server had no room, decides nothing.
+"""
 YOUNG: Final = 1.5
 """Seconds after which a server has surely written down what it was the first to make: it does so twice a second."""
 T = TypeVar("T")
@@ -52,6 +57,10 @@ class Lines:
         self._error: BrokerLostError | None = None
         out.lost = self._out_lost
 
+    def sealed(self, passport: Passport) -> bytes:
+        """Return the properties with which a message is published."""
+        return persistent(HEADER, passport.written(self.publisher.frame_max))
+
     @property
     def error(self) -> BrokerLostError | None:
         """Why they were lost, once either was."""
@@ -76,12 +85,15 @@ class Lines:
         While a killed server boots, a quorum queue may take messages before it has a leader, and then never confirms
         them to the channel that sent them.
         """
-        while True:
-            oldest = self.out.oldest
-            await trio.sleep(_CONFIRMED_WITHIN)
-            if oldest is not None and oldest == self.out.oldest and self.publisher.blocked is None:
-                self.publisher.link.lose(f"no confirmation for {_CONFIRMED_WITHIN:g} s")
-                return
+        looks, part = 0, _CONFIRMED_WITHIN / _LOOKS
+        while looks < _LOOKS:
+            oldest, before = self.out.oldest, trio.current_time()
+            await trio.sleep(part)
+            if oldest is None or oldest != self.out.oldest or self.publisher.blocked is not None:
+                looks = 0
+            elif trio.current_time() - before < 2 * part:
+                looks += 1
+        self.publisher.link.lose(f"no confirmation for {_CONFIRMED_WITHIN:g} s")
 
     def _out_lost(self, error: Exception) -> None:
         # Nothing but a mistake, or somebody who deletes our exchanges, closes this channel.
@@ -114,6 +126,19 @@ class Lines:
             return BrokerRefusedError(self.consumer.name, f"it does not let us: {exc.text.partition(' for user')[0]}")
         return exc
 
+    @contextmanager
+    def shared(self) -> Generator[None]:
+        """Say what it means that a channel was closed which everybody shares: for publishing, or for the registry.
+
+        Raises:
+          BrokerLostError, BrokerRefusedError: in place of ChannelClosedError.
+        """
+        try:
+            yield
+        except ChannelClosedError as exc:
+            refusal = self._refusal(exc)
+            raise (refusal if refusal is not exc else BrokerLostError(f"{self.publisher.name}: {exc}")) from None
+
     async def exists(self, queue: str) -> bool:
         """Ask whether a queue was declared."""
         there = await self.builder.exist(queue)
@@ -128,13 +153,33 @@ class Lines:
                 found.add(queue)
         return found  # noqa: ASYNC910 - whoever asks publishes or leases next
 
+    async def mended(self, queue: str) -> bool:
+        """Return whether a queue was declared, and not deleted since; if so, what leads into it is made once more."""
+        if await self.exists(queue):
+            await self.builder.declare(queue)
+            return True
+        return False
+
+    async def gone(self, queues: Iterable[str]) -> set[str]:
+        """Return which queues are gone with all that was in them; what leads into the others is made once more.
+
+        One that is there without its seal may be about to go, or just be short of its seal; so it is not gone.
+        """
+        missing: set[str] = set()
+        for queue in set(queues) - self.known:
+            if not await self.mended(queue) and not any(
+                [await self.builder.there(name) for name in self.names.all(queue)]
+            ):
+                missing.add(queue)
+        return missing  # noqa: ASYNC910 - whoever asks publishes next
+
     async def listed(self) -> list[str]:
         """Return the names of queues that were declared, as far as the registry has them; some may be gone.
 
         Raises:
           BrokerLostError: if the registry cannot be read.
         """
-        with trio.move_on_after(_LISTED_WITHIN):
+        with trio.move_on_after(_LISTED_WITHIN), self.shared():
             await self.registry.up_to_now()
             return sorted(self.registry.queues)
         raise BrokerLostError(f"{self.consumer.name}: its stream {self.names.registry} cannot be read")
@@ -149,6 +194,12 @@ class Lines:
         # Once more: whoever waits for such a queue looks now.
         await self._list(Entry(declared=(queue,)))
 
+    async def declare_again(self, queue: str) -> None:
+        """Compare a queue that exists with what we make, and list it if it is not listed (any more)."""
+        await self.builder.declare(queue)
+        if queue not in self.registry.queues:
+            await self._list(Entry(declared=(queue,)))
+
     async def delete(self, queue: str) -> None:
         """Remove a queue with everything that waits in it."""
         self.known.discard(queue)
@@ -157,7 +208,7 @@ class Lines:
 
     async def _list(self, entry: Entry) -> None:
         # A queue without a name in the registry works; nobody shall wait for ever for a stream that was lost.
-        with trio.move_on_after(_LISTED_WITHIN):
+        with trio.move_on_after(_LISTED_WITHIN), self.shared():
             await self.registry.write(entry)
 
 
@@ -215,5 +266,3 @@ async def _follow(lines: Lines) -> None:
             await trio.sleep(1)
         except BrokerLostError:
             return  # and so is everything else
-        else:
-            return

@@ -13,14 +13,13 @@ import attrs
 
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.lines import Lines
-from trepid.brokers.rabbitmq.passport import HEADER, Passport
+from trepid.brokers.rabbitmq.passport import Passport
 from trepid.brokers.rabbitmq.stock import Item
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.brokers.rabbitmq.topology import level_of, steps
 from trepid.ports.messages import Publication
 from trepid.rules.life import DEAD, READY, SCHEDULED, State
 from trepid.wire.amqp import Batch, Target
-from trepid.wire.amqp.frames import persistent
 
 
 @final
@@ -85,7 +84,7 @@ def publish(lines: Lines, batch: Batch, items: Sequence[Fresh], now: float, firs
     for index, (item, delay) in enumerate(items, first):
         passport = Passport.of(item, CLOCK.number(), now)
         to = target(lines, item.queue, passport, SCHEDULED if delay > 0 else READY, delay)
-        lines.out.publish(to, persistent(HEADER, passport.written()), item.payload, batch, index)
+        lines.out.publish(to, lines.sealed(passport), item.payload, batch, index)
 
 
 def carry(
@@ -109,11 +108,11 @@ def carry(
     """
 
     def stored(batch: Batch, error: Exception | None) -> None:
-        # A copy that no queue took had its queue deleted, and the original has gone with it; but the ladder stays.
-        stuck = batch.returned & climbing
-        if stuck:
+        # No queue took these: it was deleted, or somebody has removed the way to it.  That is looked at next time.
+        if batch.returned & climbing:
             lines.builder.doubt()
-        refused = {index if index < len(moves) else 0 for index in batch.refused | stuck}
+        lines.known.difference_update(queues[index] for index in batch.returned - climbing)
+        refused = {index if index < len(moves) else 0 for index in batch.refused | batch.returned}
         if error is None:
             _acknowledge(moves, refused)
         done(len(refused), error)
@@ -123,13 +122,14 @@ def carry(
                     move.done(move, index not in refused)
 
     batch = Batch(stored)
+    queues = [*(move.item.tap.queue for move in moves), *(each.publication.queue for each in also)]
     climbing = {index for index, each in enumerate(also, len(moves)) if steps(each.delay)}
     for index, move in enumerate(moves):
         if move.passport is not None:
             to = target(lines, move.item.tap.queue, move.passport, move.state, move.delay)
             if to[0] == lines.names.enter:
                 climbing.add(index)
-            lines.out.publish(to, persistent(HEADER, move.passport.written()), move.item.payload, batch, index)
+            lines.out.publish(to, lines.sealed(move.passport), move.item.payload, batch, index)
     publish(lines, batch, also, now, len(moves))
     batch.seal()
 

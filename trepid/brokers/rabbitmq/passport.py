@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
@@ -15,6 +15,12 @@ from trepid.rules.verdicts import Failure
 HEADER: Final = b"trepid"
 _LARGEST: Final = 65_536
 """Bytes of a passport; a header must fit in one frame, and the oldest errors make room."""
+_BESIDE: Final = 256
+"""Bytes of a frame that hold something else: its own header, and what the server adds."""
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""So that nothing which is counted with it is too large for a float."""
 
 
 class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -31,12 +37,12 @@ class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     due: float
     priority: int = 5
     expires: float | None = None
-    failures: int = 0
-    crashes: int = 0
-    returns: int = 0
-    spent_failures: int = 0
-    spent_crashes: int = 0
-    requeues: int = 0
+    failures: Count = 0
+    crashes: Count = 0
+    returns: Count = 0
+    spent_failures: Count = 0
+    spent_crashes: Count = 0
+    requeues: Count = 0
     stray_since: float | None = None
     max_crashes: int | None = None
     result_ttl: float | None = None
@@ -99,12 +105,15 @@ class Passport(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
             reason=life.reason,
         )
 
-    def written(self) -> bytes:
-        """Return it as text.  Of errors that do not fit, the latest are kept."""
+    def written(self, frame: int = _LARGEST) -> bytes:
+        """Return it as text that fits in a frame.
+
+        Of errors that do not, the latest are kept; the last one goes without its traceback if it must.
+        """
         text = _WRITE.encode(self)
         errors = self.errors
-        while len(text) > _LARGEST and errors:
-            errors = errors[1:]
+        while len(text) > min(_LARGEST, frame - _BESIDE) and errors:
+            errors = errors[1:] or _without_traceback(errors[0])
             text = _WRITE.encode(replace(self, errors=errors))
         return text
 
@@ -115,7 +124,10 @@ def read(text: bytes) -> Passport:
     Raises:
       ValueError: if it holds none.
     """
-    return _READ.decode(text)
+    try:
+        return _READ.decode(text)
+    except RecursionError as exc:
+        raise ValueError(f"it is nested too deeply: {exc}") from None
 
 
 def foreign(number: int, now: float) -> Passport:
@@ -124,6 +136,10 @@ def foreign(number: int, now: float) -> Passport:
     return Passport(
         f"foreign-{number}", ("", number), number, now, now, errors=(error,), ended=now, reason="undecodable"
     )
+
+
+def _without_traceback(error: Failure) -> tuple[Failure, ...]:
+    return (replace(error, traceback=""),) if error.traceback else ()
 
 
 _WRITE = msgspec.json.Encoder()

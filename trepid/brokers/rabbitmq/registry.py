@@ -9,18 +9,22 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final, final
 
 import msgspec
 
+from trepid.brokers.rabbitmq.building import NOT_FOUND
 from trepid.brokers.rabbitmq.topology import Names
-from trepid.wire.amqp import Amqp, Batch, Channel, Delivered
+from trepid.wire.amqp import Amqp, Batch, Channel, ChannelClosedError, Delivered
+from trepid.wire.amqp.confirming import anew
 from trepid.wire.amqp.frames import header_of, persistent
+from trepid.wire.link import ProtocolError
 from trepid.wire.reply import Reply
 
 _HEADER: Final = b"trepid-registry"
 _LONG: Final = 2000
-"""Entries after which a session writes down the sum of all: what is older may be dropped by the server."""
+"""Lines after which a session that asks writes down the sum of all: what is older may be dropped by the server."""
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -51,27 +55,44 @@ class Registry:
         self._stream = names.registry
         self._out = out
         self._news = news
-        self._channel: Channel
         self._me = secrets.token_hex(8)
         self._words = itertools.count()
         self._awaited: dict[str, Reply[None]] = {}
         self._seen = 0
 
     async def follow(self, consumer: Amqp) -> None:
-        """Read everything there is, and go on reading.
+        """Read everything there is, and go on reading for as long as there is a stream.
 
         Raises:
-          ChannelClosedError, BrokerLostError: if that does not work.
+          ChannelClosedError, BrokerLostError: once that does not work, or not any more.
         """
-        self._channel = await consumer.channel()
-        offset = {"x-stream-offset": "first"}
-        await self._channel.consume(self._stream, "registry", self._read, prefetch=500, arguments=offset).wait()
-        await self.up_to_now()
-        if self._seen > _LONG:
-            await self.write(Entry(declared=tuple(sorted(self.queues))))
+        known = bool(self.queues)
+        channel = await consumer.channel()
+        over: Reply[None] = Reply()
+
+        def ended(error: Exception) -> None:
+            over.fail(error)
+            self.lost(error)
+
+        channel.lost = ended
+        channel.cancelled = lambda _: ended(ChannelClosedError(NOT_FOUND, "the stream was removed, or has moved"))
+        take = partial(self._read, channel)
+        try:
+            offset = {"x-stream-offset": "first"}
+            await channel.consume(self._stream, "registry", take, prefetch=500, arguments=offset).wait()
+            await self.up_to_now()
+            if known:
+                await self._sum_up()  # it may be another stream by now
+            await over.wait()
+        finally:
+            channel.abandon()
+
+    async def _sum_up(self) -> None:
+        self._seen = 0
+        await self.write(Entry(declared=tuple(sorted(self.queues))))
 
     async def up_to_now(self) -> None:
-        """Wait until everything has been read that was written before.
+        """Wait until everything has been read that was written before; what has become long is summed up.
 
         Raises:
           ChannelClosedError, BrokerLostError: if the connection is lost first.
@@ -84,17 +105,21 @@ class Registry:
             await reply.wait()
         finally:
             del self._awaited[word]
+        if self._seen > _LONG:
+            await self._sum_up()
 
     async def write(self, entry: Entry) -> None:
-        """Write a line, and return when the server has it.
+        """Write a line, and return when the server has it, or has no stream for it.
 
         Raises:
           ChannelClosedError, BrokerLostError: if the connection is lost first.
         """
         reply: Reply[None] = Reply()
 
-        def done(_: Batch, error: Exception | None) -> None:
+        def done(batch: Batch, error: Exception | None) -> None:
             if error is None:
+                if batch.returned:
+                    self._note(entry)  # it gets into the next stream with everything else
                 reply.set(None)
             else:
                 reply.fail(error)
@@ -104,22 +129,27 @@ class Registry:
         batch.seal()
         await reply.wait()
 
-    def _read(self, message: Delivered) -> None:
-        self._channel.ack(message.tag)
+    def _read(self, channel: Channel, message: Delivered) -> None:
+        if channel.closed:
+            return
+        channel.ack(message.tag)
         self._seen += 1
-        text, _ = header_of(message.properties, _HEADER)
         try:
+            text, _ = header_of(message.properties, _HEADER)
             entry = _READ.decode(text or b"")
-        except (msgspec.DecodeError, ValueError):
+        except (ProtocolError, ValueError):
             return  # somebody else's, or of a later version
-        self.queues -= set(entry.deleted)
-        self.queues |= set(entry.declared)
+        self._note(entry)
         if (reply := self._awaited.get(entry.hello)) is not None:
             reply.set(None)
         if entry.declared or entry.deleted:
             self._news()
 
+    def _note(self, entry: Entry) -> None:
+        self.queues -= set(entry.deleted)
+        self.queues |= set(entry.declared)
+
     def lost(self, error: Exception) -> None:
-        """The connection is lost: who waits is told."""
+        """The connection, or the stream, is lost: who waits is told."""
         for reply in self._awaited.values():
-            reply.fail(error)
+            reply.fail(anew(error))

@@ -104,7 +104,7 @@ class RabbitMQSession(Session):
     async def declare(self, queues: Sequence[str]) -> None:
         lines = await self._lines()
         for queue in dict.fromkeys(queues):
-            await (lines.builder.declare(queue) if await lines.exists(queue) else lines.declare(queue))
+            await (lines.declare_again(queue) if await lines.exists(queue) else lines.declare(queue))
 
     @override
     async def queues(self) -> list[str]:
@@ -235,7 +235,7 @@ class RabbitMQSession(Session):
     async def purge(
         self, queue: str, states: Sequence[State], ids: Sequence[str] | None = None, *, limit: int = 1000
     ) -> int:
-        gone = await keeping.purge(await self._lines(), queue, states, ids, limit)
+        gone = await keeping.purge(await self._lines(), self._depot, queue, states, ids, limit=limit)
         self._depot.book.forget(queue)
         return gone
 

@@ -8,9 +8,9 @@ from functools import partial
 import trio
 
 from trepid.brokers.leasebook import Lease
-from trepid.brokers.rabbitmq import moving
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
+from trepid.brokers.rabbitmq.haulage import without_copies
 from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.moving import Fresh, Move
 from trepid.brokers.rabbitmq.stock import Item
@@ -31,34 +31,59 @@ def refusals(depot: Depot, batch: Sequence[Settlement]) -> list[Reply] | None:
 
 
 async def settle(depot: Depot, lines: Lines, batch: Sequence[Settlement], then: Sequence[Publication]) -> list[Reply]:
-    """End leases with verdicts.
+    """End leases with verdicts; a follow-up for a queue that is gone is dropped, as everywhere.
 
-    Once the copies are sent nothing stops the rest of it, also if the caller is cancelled: acknowledging follows by
-    itself, so a repetition finds the lease closed.
+    What is only acknowledged goes first: it needs no room among the publishers.  Once the copies are sent nothing stops
+    the rest of it, also if the caller is cancelled: acknowledging follows by itself, so a repetition finds the lease
+    closed.
 
     Raises:
-      BrokerLostError: if the lines are lost first; then their leases are void.
+      BrokerLostError: if the lines are lost first; then their leases are void.  Also if the server refuses to store
+        something; then its lease stands.
     """
     replies: dict[int, Reply] = {}
-    left = list(range(len(batch)))
+    every = range(len(batch))
+    plain = [index for index in every if type(batch[index].verdict) is Done and not (then and index == 0)]
+    for part in (plain, sorted(set(every) - set(plain))):
+        with lines.shared():
+            await _settle(depot, lines, batch, () if part is plain else then, part, replies=replies)
+    await trio.lowlevel.checkpoint()
+    return [replies[index] for index in every]
+
+
+async def _settle(
+    depot: Depot,
+    lines: Lines,
+    batch: Sequence[Settlement],
+    then: Sequence[Publication],
+    left: list[int],
+    *,
+    replies: dict[int, Reply],
+) -> None:
+    moved = {batch[index].ref.queue for index in left if type(batch[index].verdict) is not Done}
+    again = False
     while left:
-        delays = [delay for index in left if (delay := _delay(batch[index].verdict)) is not None]
         fresh = [Fresh.of(each, CLOCK.now()) for each in then]
+        delays = [delay for index in left if (delay := _delay(batch[index].verdict)) is not None]
         await lines.builder.ways([*delays, *(each.delay for each in fresh)])
-        if then or not all(type(batch[index].verdict) is Done for index in left):
-            await lines.publisher.room()  # an acknowledgement goes the other way, and needs none
-        left, applied, answer = _start(depot, lines, batch, fresh, left, replies=replies)
+        gone = await lines.gone({*moved, *(each.queue for each in then)})
+        if moved or then:
+            await lines.publisher.room()
+        fresh = [each for each in fresh if each.publication.queue not in gone]
+        left, applied, answer = _start(depot, lines, batch, fresh, left, gone=gone, replies=replies)
         if applied:
             refused = await answer.wait()
-            for index in applied:
-                replies[index] = Reply.APPLIED
+            replies.update(dict.fromkeys(applied, Reply.APPLIED))
             if refused:
-                raise BrokerLostError(f"{lines.publisher.name}: it did not store what {refused} of {len(applied)} need")
+                if again or {*moved, *(each.publication.queue for each in fresh)} <= lines.known | gone:
+                    raise BrokerLostError(
+                        f"{lines.publisher.name}: it did not store what {refused} of {len(applied)} need"
+                    )
+                again = True  # a queue took nothing: it is gone, or what leads to it
+                left = [*left, *(index for index in applied if depot.book.find(batch[index].ref) is not None)]
         elif left:
             # Somebody else is settling these very leases.
             await depot.freed.wait()
-    await trio.lowlevel.checkpoint()
-    return [replies[index] for index in range(len(batch))]
 
 
 def _delay(verdict: Verdict) -> float | None:
@@ -72,6 +97,7 @@ def _start(
     then: Sequence[Fresh],
     left: Sequence[int],
     *,
+    gone: set[str],
     replies: dict[int, Reply],
 ) -> tuple[list[int], list[int], Answer[int]]:
     """Judge what can be judged, and send it off; return what is busy, and what is on its way."""
@@ -93,7 +119,8 @@ def _start(
         moves.append(_move(depot, judgement.lease, judgement.life, verdict, now))
     answer: Answer[int] = Answer()
     if applied:
-        moving.carry(lines, moves, partial(_answer, answer), then if 0 in applied else (), now)
+        follow_ups = then if 0 in applied else ()
+        depot.haulage.start(lines, [*without_copies(moves, gone)], partial(_answer, answer), follow_ups, now)
     return busy, applied, answer
 
 

@@ -182,7 +182,7 @@ class Tap:
             self._cancel(consumer)
 
     def _cancel(self, consumer: _Consumer) -> None:
-        if self.channel.error is None:
+        if not self.channel.closed:
             self._ending += 1
             self.channel.cancel(consumer.tag, partial(self._closed, consumer))
 
@@ -237,8 +237,8 @@ class Tap:
     # ----------------------------------------------------------------------------------------- acknowledging
 
     def ack(self, tags: Iterable[int]) -> None:
-        """Acknowledge messages, in as few words as possible.  Never waits; nothing, if the channel is lost."""
-        if self.channel.error is not None:
+        """Acknowledge messages, in as few words as possible; none, if the channel is lost or closing.  Never waits."""
+        if self.channel.closed:
             return
         done = set(tags) & self.drawn.keys()
         last = 0

@@ -42,8 +42,12 @@ def level_of(priority: int) -> str:
 
 
 def steps(seconds: float) -> tuple[int, ...]:
-    """Return the steps of the ladder that take at least so many seconds, longest first, and less than a rung more."""
-    ticks = min(math.ceil(round(seconds / RUNG, 6)), (1 << RUNGS) - 1)
+    """Return the steps of the ladder that take at least so many seconds, longest first, and less than a rung more.
+
+    What takes longer than the whole ladder gets all of it.
+    """
+    most = (1 << RUNGS) - 1
+    ticks = math.ceil(round(min(max(seconds / RUNG, 0.0), most), 6))
     return tuple(step for step in reversed(range(RUNGS)) if ticks >> step & 1)
 
 

@@ -104,6 +104,11 @@ class Channel:
             with suppress(BrokerLostError):
                 self._carrier.write(frames.marshal(commands.Channel.Close(200, "bye", 0, 0), self.number))
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or about to be: nothing can be said on it any more."""
+        return self.error is not None or self._closing
+
     def _check(self) -> None:
         if self.error is not None:
             raise anew(self.error)
@@ -249,7 +254,8 @@ class Channel:
         match method:
             case commands.Channel.Close():
                 self._carrier.write(frames.marshal(commands.Channel.CloseOk(), self.number))
-                self._carrier.left(self.number)
+                if not self._closing:
+                    self._carrier.left(self.number)  # else our own close is still to be answered
                 self.fail(ChannelClosedError(int(method.reply_code or 0), str(method.reply_text)))
             case commands.Basic.Cancel():
                 tag = str(method.consumer_tag)
@@ -270,7 +276,7 @@ class Channel:
     def _unwanted(self, message: Delivered) -> None:
         if self.late is not None:
             self.late(message)
-        elif self.error is None and message.tag:
+        elif not self.closed and message.tag:
             self.nack(message.tag)
 
     # ------------------------------------------------------------------------------------------------- ending

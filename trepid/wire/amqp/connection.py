@@ -134,6 +134,8 @@ class Amqp:
 
         Raises:
           BrokerLostError: if the connection is lost, or has no more channels.
+
+        Cancellation: the channel is closed as soon as it is open.
         """
         if self.link.error is not None:
             raise self.gone()
@@ -148,7 +150,11 @@ class Amqp:
         opened = channel.ask(commands.Channel.Open())
         if confirming:
             opened = channel.ask(commands.Confirm.Select())
-        await opened.wait()
+        try:
+            await opened.wait()
+        except BaseException:
+            channel.abandon()  # else the number would be lost: nobody has the channel
+            raise
         return channel
 
     async def room(self) -> None:
@@ -176,8 +182,9 @@ class Amqp:
             case commands.Connection.CloseOk():
                 self._closed.set(None)
             case commands.Connection.Blocked():
+                if self.blocked is None:
+                    self._unblocked = trio.Event()
                 self.blocked = str(method.reason)
-                self._unblocked = trio.Event()
             case commands.Connection.Unblocked():
                 self.blocked = None
                 self._unblocked.set()
