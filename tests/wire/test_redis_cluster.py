@@ -228,3 +228,19 @@ async def test_who_connects_to_one_that_is_let_go_meanwhile_hears_of_a_loss(node
         await cluster.look_around()
         await trio.sleep(5.0)
         assert len(outcome) == 1
+
+
+async def test_who_is_cancelled_while_looking_around_is_told_so_plainly(nodes, autojump_clock):
+    """Not by a group: who has leases of other queues in hand would not know it for a cancellation, and drop them."""
+    async with opened() as cluster:
+        assert await cluster.call(KEY, "GET") == "a"
+        nodes["a"].kill()
+        nodes["b"].slow = nodes["c"].slow = 10.0
+        caught = []
+        with trio.move_on_after(0.5):
+            try:
+                await cluster.look_around()
+            except BaseException as exc:
+                caught.append(exc)
+                raise
+        assert [type(each) for each in caught] == [trio.Cancelled]

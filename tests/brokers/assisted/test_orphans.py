@@ -13,7 +13,7 @@ from tests.runtime.stage import working
 from trepid.brokers.assisted.lent import LentRecords
 from trepid.brokers.assisted.register import holder_key
 from trepid.brokers.memory import MemoryBroker
-from trepid.ports.records import Claim, Drop, Read
+from trepid.ports.records import Claim, Drop, Read, Write
 from trepid.rules import scopes
 
 ORPHANED = (trepid.State.CANCELLED, "its job nursery is gone", 0)
@@ -135,6 +135,17 @@ async def test_a_sign_that_says_nothing_is_a_sign(connection, autojump_clock, lo
         await trio.sleep(0.1)
     assert 3 <= looks[scopes.key("s")] <= 4
     await trio.sleep(1.1)
+    assert await ended(child) == ORPHANED
+
+
+async def test_a_sign_by_a_clock_that_is_fast_is_believed_in_for_no_longer(connection, autojump_clock):
+    """RabbitMQ's time is that of each program's own machine."""
+    log = Log()
+    sign = scopes.sign(await connection.session.now() + 3600)
+    await connection.session.records.carry_out([Write(scopes.key("s"), sign, scopes.LEASE)])
+    [child] = await put(connection, log.actor.job(), scope="s")
+    assert await ended(child) == READY
+    await trio.sleep(scopes.LEASE + 1)
     assert await ended(child) == ORPHANED
 
 

@@ -1,5 +1,6 @@
 """A cluster: queues are divided among servers, and move between them."""
 
+import contextlib
 import itertools
 from collections import Counter
 
@@ -144,6 +145,34 @@ async def test_what_one_queue_has_granted_is_handed_over_when_the_next_one_fails
         if trouble == "lost":
             assert (len(got), failures) == (2, 2), "each queue is asked first in its turn, also when that fails"
         assert await settled(session, got) == len(got)
+
+
+async def test_what_was_handed_over_in_spite_of_trouble_is_followed_by_it(cluster, monkeypatch):
+    """A server whose answer was lost may have granted what nobody knows of; a worker looks for that once it is told."""
+    async with RedisBroker(url_of(cluster)).open() as session:
+        queues = ["lost", "there"]
+        await session.declare(queues)
+        for queue in queues:
+            await session.publish(publications(queue, 4))
+        ask = session._engine.servers.call
+
+        async def call(key, *words, through=0.0):
+            answer = await ask(key, *words, through=through)
+            if ":lost}" in key and words[0] in ("EVALSHA", "EVAL"):
+                raise BrokerLostError("its answer was lost")
+            return answer
+
+        got = []
+        with monkeypatch.context() as patch:
+            patch.setattr(session._engine.servers, "call", call)
+            while not got:
+                with contextlib.suppress(BrokerLostError):
+                    got = await session.lease(queues, 2, 30.0, owner="me")
+        assert len(await session.lease(queues, 1, 30.0, owner="another")) == 1, "it is none of their business"
+        with pytest.raises(BrokerLostError, match="its answer was lost"):
+            await session.lease(queues, 2, 30.0, owner="me")
+        assert {ref.queue for ref in set(await session.held("me")) - {each.ref for each in got}} == {"lost"}
+        assert await session.lease(queues, 2, 30.0, owner="me")
 
 
 async def test_follow_ups_in_another_slot_are_there_before_the_lease_ends(cluster, monkeypatch):

@@ -52,7 +52,9 @@ class Kin:
             self._believed = {each: until for each, until in self._believed.items() if now < until}
         signs = await self._signs.carry_out([Read(scopes.key(each)) for each in doubtful])
         seen = {each: sign for each, sign in zip(doubtful, signs, strict=True) if sign is not None}
-        self._believed |= {each: scopes.ends(sign) or now + _AGAIN for each, sign in seen.items()}
+        # No sign lasts longer than that, whatever the clock says of whoever gave it.
+        latest = now + scopes.LEASE
+        self._believed |= {each: min(scopes.ends(sign) or now + _AGAIN, latest) for each, sign in seen.items()}
         return frozenset(doubtful) - seen.keys()
 
 

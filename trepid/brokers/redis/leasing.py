@@ -31,12 +31,14 @@ class Claim:
       turned: whether it mattered which queue was asked first.
       wait: seconds after which time alone may make something leasable, or None; only known where nothing was.
       weight: of the queue, where there is only one.
+      trouble: with another queue, which the next call is to hear of.
     """
 
     deliveries: list[Delivery]
     turned: bool
     wait: float | None
     weight: int = 1
+    trouble: TrepidError | None = None
 
 
 @final
@@ -113,12 +115,13 @@ async def lease(engine: Engine, wish: Wish, turn: int, weights: dict[str, int], 
             part = attrs.evolve(wish, queues=[queue], limit=most)
             try:
                 claim = await _lease(engine, part, turn, waits=waits and not deliveries)
-            except (TrepidError, trio.Cancelled):  # noqa: ASYNC103 - level-triggered: the next checkpoint raises it again
+            except (TrepidError, trio.Cancelled) as exc:  # noqa: ASYNC103 - level-triggered: the next checkpoint raises it
                 # The server of this queue may be away; those of others are well, and what they have granted is not to
-                # be lost with it.  Another call asks this queue first, and hears of the trouble.
+                # be lost with it.
                 if not deliveries:
                     raise
-                return Claim(deliveries, turned=True, wait=None)  # noqa: ASYNC104
+                trouble = exc.with_traceback(None) if isinstance(exc, TrepidError) else None
+                return Claim(deliveries, turned=True, wait=None, trouble=trouble)  # noqa: ASYNC104
             weights[queue] = claim.weight
             deliveries += claim.deliveries
             if len(claim.deliveries) == most:

@@ -18,6 +18,7 @@ from trepid.brokers.redis.joining import Joiner
 from trepid.brokers.redis.records import RedisRecords
 from trepid.brokers.redis.scripts import CLOCK
 from trepid.brokers.redis.settling import settle
+from trepid.errors import TrepidError
 from trepid.ports.broker import Session
 from trepid.ports.capabilities import Capabilities
 from trepid.ports.messages import (
@@ -56,6 +57,8 @@ class RedisSession(Session):
     _records: RedisRecords = attrs.field(init=False)
     _turn: int = attrs.field(init=False, default=0)
     _weights: dict[str, int] = attrs.field(init=False, factory=dict)
+    # By owner: why one queue of a cluster failed in a call that returned what others had granted.
+    _unheard: dict[str, TrepidError] = attrs.field(init=False, factory=dict)
     _latest: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
@@ -138,10 +141,15 @@ class RedisSession(Session):
         async def look(*, waits: bool) -> Look[list[Delivery]]:
             turned = True  # also if it fails: then another queue, on another server, is asked first the next time
             try:
+                if owner in self._unheard:
+                    # That server may have granted what nobody knows of: a worker looks for it once it hears of trouble.
+                    raise self._unheard.pop(owner)
                 claim = await leasing.lease(self._engine, wish, self._turn + 1, self._weights, waits=waits)
                 turned = claim.turned
             finally:
                 self._turn += turned
+            if claim.trouble is not None:
+                self._unheard[owner] = claim.trouble
             return Look(claim.deliveries, bool(claim.deliveries), claim.wait)
 
         return await self._listened(look, wait, *map(self._engine.keys.work, wish.queues))

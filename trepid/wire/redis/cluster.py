@@ -113,20 +113,26 @@ class Cluster:
         others = dict.fromkeys((*(place for _, _, place in self._ranges), *self._address.hosts, *self._nodes))
         complaints: list[Exception] = [BrokerLostError(f"{self._address}: no server of the cluster answers")]
         answered = False
-        async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def look(place: Place) -> None:
-                nonlocal answered
-                complaint = await self._look_from(place)
-                if complaint is None:
-                    answered = True
-                    nursery.cancel_scope.cancel()
-                else:
-                    complaints.append(complaint)
+                async def look(place: Place) -> None:
+                    nonlocal answered
+                    complaint = await self._look_from(place)
+                    if complaint is None:
+                        answered = True
+                        nursery.cancel_scope.cancel()
+                    else:
+                        complaints.append(complaint)
 
-            for place in others:
-                if place not in live:
-                    nursery.start_soon(look, place, name=f"ask redis {place[0]}:{place[1]} for the map")
+                for place in others:
+                    if place not in live:
+                        nursery.start_soon(look, place, name=f"ask redis {place[0]}:{place[1]} for the map")
+        except BaseExceptionGroup as group:
+            if group.split(trio.Cancelled)[1] is None:
+                # Whoever has leases in hand (see `leasing.py`) must know it for what it is.
+                await trio.lowlevel.checkpoint_if_cancelled()
+            raise
         if not answered:
             # Who refuses us says what is wrong; who is away says only that.
             raise next((each for each in complaints if isinstance(each, BrokerRefusedError)), complaints[-1])
