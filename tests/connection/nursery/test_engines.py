@@ -167,15 +167,11 @@ async def test_what_a_killed_caller_left_waiting_is_not_started(ends, urls):
     assert log.began == {}
 
 
-async def test_what_a_killed_caller_left_waiting_behind_a_full_worker_ends(ends, urls, monkeypatch):
+async def test_what_a_killed_caller_left_waiting_behind_a_full_worker_ends(ends, urls, monkeypatch, tmp_path):
     near, far = ends
     monkeypatch.setattr(scopes, "LEASE", LEASE)  # that long a worker is full before it looks over what waits
-    log, ids = Log(), []
-
-    async def call(task_status):
-        command = [sys.executable, "-m", "tests.connection.nursery.caller", str(LEASE), "20", *urls]
-        done = await trio.run_process(command, check=False, capture_stdout=True, task_status=task_status)
-        ids.extend(done.stdout.decode().split())
+    log, told = Log(), tmp_path / "ids"
+    command = [sys.executable, "-m", "tests.connection.nursery.caller", str(LEASE), "20", *urls]
 
     with trio.fail_after(90):
         async with working(trepid.Worker(log.actor, tasks_limit=1, graceful_shutdown_time=0), far):
@@ -183,11 +179,13 @@ async def test_what_a_killed_caller_left_waiting_behind_a_full_worker_ends(ends,
             while not log.began:
                 await trio.sleep(0.05)
             async with trio.open_nursery() as nursery:
-                process = await nursery.start(call)
+                with told.open("wb") as file:
+                    process = await nursery.start(partial(trio.run_process, command, check=False, stdout=file))
                 while (await near.stats()).ready < 20:
                     await trio.sleep(0.05)
                 os.kill(process.pid, signal.SIGKILL)
             killed = trio.current_time()
+            ids = told.read_text().split()
             assert len(ids) == 20
             for id in ids:
                 with pytest.raises(trepid.JobCancelledError, match="its job nursery is gone"):

@@ -29,17 +29,18 @@ def admit(link: Link, address: Address) -> None:
     version = link.info.server_version
     if version < OLDEST:
         raise BrokerRefusedError(address.shown, f"PostgreSQL {version // 10000} is too old; 12 or newer is needed")
-    row = link.execute("SELECT pg_is_in_recovery(), current_setting('transaction_read_only')").fetchone()
+    # Asked for, since a pooler in between need not pass on what the server says of itself.
+    asked = b"SELECT pg_is_in_recovery(), current_setting('transaction_read_only'), current_setting('server_encoding')"
+    row = link.execute(asked).fetchone()
     assert row is not None
     if row[0]:
         raise BrokerRefusedError(address.shown, "this is a replica; name the primary (target_session_attrs=read-write)")
     if row[1] == "on":
         raise BrokerRefusedError(address.shown, "the database is read-only (default_transaction_read_only)")
-    encoding = link.info.parameter_status("server_encoding")
-    if encoding not in _ENCODINGS:
+    if row[2] not in _ENCODINGS:
         raise BrokerRefusedError(
             address.shown,
-            f"its encoding {encoding} has no place for some texts; make the database with ENCODING 'UTF8'",
+            f"its encoding {row[2]} has no place for some texts; make the database with ENCODING 'UTF8'",
         )
     found = version_of(link, address.schema)
     if found == 0:
