@@ -22,6 +22,7 @@ class Node:
       host: its name; each listens on port 7000.
       up: whether it can be connected to; one that is killed is not.
       slow: seconds that connecting takes.
+      far: seconds that an answer takes.
       map: the host that has all slots, as this one tells; None if it knows of nobody.
       silent: whether its answers do not come.
       trouble: the errors that it answers to commands, one after the other; then it answers its own name.
@@ -29,7 +30,7 @@ class Node:
     """
 
     def __init__(self, host, knows="a"):
-        self.host, self.up, self.slow, self.map = host, True, 0.0, knows
+        self.host, self.up, self.slow, self.far, self.map = host, True, 0.0, 0.001, knows
         self.silent = False
         self.trouble = []
         self.asked = 0
@@ -53,7 +54,7 @@ class Connection:
         pass
 
     async def call(self, *words, through=0.0, asking=False):
-        await trio.sleep(0.001)
+        await trio.sleep(self.node.far)
         if self.lost:
             raise BrokerLostError(f"{self.node.host}: lost")
         if self.node.silent:
@@ -140,6 +141,14 @@ async def test_a_silent_one_does_not_keep_the_map_to_itself(nodes, autojump_cloc
         nodes["b"].map = "b"
         with trio.fail_after(2):
             await cluster.look_around()
+        assert await cluster.call(KEY, "GET") == "b"
+
+
+async def test_servers_that_are_far_away_are_waited_for(nodes, autojump_clock):
+    """Where every answer takes longer than the first round has patience, and nobody else is known."""
+    async with opened("a:7000") as cluster:
+        nodes["a"].far, nodes["a"].map = 0.4, "b"
+        await cluster.look_around()
         assert await cluster.call(KEY, "GET") == "b"
 
 

@@ -23,8 +23,10 @@ from trepid.brokers.nats.parcel import Parcel
 from trepid.brokers.nats.pulling import Pull
 from trepid.brokers.nats.returning import Returns
 from trepid.brokers.nats.sorting import buried
+from trepid.errors import BrokerFullError
 from trepid.rules.life import Reply
 from trepid.rules.verdicts import Failed, Failure, Withdrawn
+from trepid.wire.nats.connection import Question
 
 OOPS = Failure("ValueError", "oops")
 
@@ -209,3 +211,31 @@ async def test_what_nobody_wants_is_given_back_also_after_a_long_outage(returns,
         returning.add(second)
         await trio.sleep(1)
         assert moved == ([first, second] if returns else [second])
+
+
+async def test_what_there_is_no_room_for_keeps_nothing_else_from_going_back():
+    """Such as where an operator has lowered what the server takes: a session that closes gives back the rest."""
+    said = []
+
+    async def answered():
+        await trio.lowlevel.checkpoint()
+
+    def question(move, largest):
+        if move.parcel.seq == 1:
+            raise BrokerFullError("it needs 9,000 bytes, and the server has a max_payload of 8,192")
+        return Question(f"q.{move.parcel.seq}")
+
+    connection = SimpleNamespace(
+        server="s",
+        largest=8192,
+        deafen=answered,
+        round_trip=answered,
+        say=lambda subject, *_, **__: said.append(subject),
+    )
+    clock = SimpleNamespace(now=lambda: 0.0)
+    returning = Returns(SimpleNamespace(holds=lambda _: False, clock=clock, mover=SimpleNamespace(question=question)))
+    returning.closing()
+    for seq in (1, 2):
+        returning.add(Parcel("q", "medium", seq, 1, seq, Letter("m", 5, ("t", seq), 0.0, 0.0), None, "s"))
+    await returning.part_from(connection)
+    assert said == ["q.2"]

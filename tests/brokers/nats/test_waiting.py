@@ -95,3 +95,30 @@ async def test_a_queue_that_is_declared_while_somebody_waits_for_it(nats_server,
             await other.publish([publication(queue="late")])
             while not taken:
                 await trio.sleep(0.01)
+
+
+async def test_who_waits_does_not_wait_for_a_new_clerk_that_has_much_to_do(nats_server, hasty, monkeypatch):
+    """What comes meanwhile is nobody's lease yet, and the server would take it back."""
+    caught_up, looks, busy = clerk.Clerk.caught_up, [], trio.Event()
+
+    async def late(each):
+        looks.append(each)
+        if len(looks) > 1:
+            busy.set()
+            await trio.sleep_forever()
+        await caught_up(each)
+
+    monkeypatch.setattr(clerk.Clerk, "caught_up", late)
+    async with fresh_broker(nats_server, ack_wait=1.0).open() as session, trio.open_nursery() as nursery:
+        taken = []
+
+        async def wait():
+            taken.extend(await take(session, wait=HOUR))
+
+        await session.declare(["q"])
+        nursery.start_soon(wait)
+        with trio.fail_after(5):
+            await busy.wait()
+            await session.publish([publication()])
+            while not taken:
+                await trio.sleep(0.01)

@@ -100,6 +100,7 @@ class Exit:
         self.out = self.publisher = self.builder = self
         self.sent = []
         self.known = {"q"}
+        self.blocked = None
         self.shared = nullcontext
         self.sealed = Passport.written
 
@@ -295,4 +296,40 @@ async def test_what_comes_early_is_handed_out_in_time_also_while_a_move_waits_fo
     with trio.fail_after(5):
         while not depot.take([tap], 1, 60.0, "me", 0.0):
             await depot.to_wait().wait()
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_finds_no_room_elsewhere_can_still_be_leased_here(nursery, autojump_clock):
+    """Waiting to be given back it would be nobody's until the server has room again."""
+    depot, lines = Depot(), Exit()
+    tap = tapped(depot, "m")
+    lines.blocked, lines.room = "low on memory", trio.sleep_forever
+    depot.connect(lines)
+    nursery.start_soon(depot.run)
+    await trio.sleep(60)
+    assert [each.id for each in depot.take([tap], 1, 60.0, "me", 0.0)] == ["m"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_was_early_is_told_of_once_also_if_nobody_has_a_slot(nursery):
+    depot = Depot()
+    tap = tapped(depot)
+    message = Delivered(1, "", False, "")
+    papers = Passport.of(publication("early", due=CLOCK.now() + 0.1), CLOCK.number(), CLOCK.now())
+    message.properties = persistent(HEADER, papers.written())
+    tap._got(message)
+    looks, look_round = [], depot._look_round
+
+    def counted():
+        looks.append(None)
+        return look_round()
+
+    depot._look_round = counted
+    stirred = depot.to_wait()
+    nursery.start_soon(depot.run)
+    with trio.fail_after(5):
+        await stirred.wait()
+    await trio.sleep(0.2)
+    assert len(looks) < 20
+    assert depot.take([tap], 1, 60.0, "me", 0.0)
     nursery.cancel_scope.cancel()

@@ -69,11 +69,14 @@ class Stream:
     """The registry's stream, the channel that writes to it, and the connection that reads from it."""
 
     def __init__(self):
-        self.lines, self.channels = [], []
+        self.lines, self.channels, self.removed = [], [], False
 
     def publish(self, to, properties, body, batch, index):
         batch.expect()
-        self.append(properties)
+        if self.removed:
+            batch.returned.add(index)
+        else:
+            self.append(properties)
         batch.confirm()
 
     def append(self, properties):
@@ -153,3 +156,13 @@ async def test_a_registry_that_somebody_removes_is_followed_again_and_gets_its_n
         assert len(stream.sums()) == 1
         await registry.up_to_now()
         assert registry.queues == {"q"}
+
+
+async def test_who_asks_a_registry_that_was_removed_is_told_at_once(autojump_clock):
+    """It gets a new stream a second later, and in that the question is not."""
+    stream = Stream()
+    async with followed(stream) as registry:
+        stream.removed = True
+        stream.channels[0].cancelled("registry")
+        with trio.fail_after(0.5), pytest.raises(ChannelClosedError, match="404"):
+            await registry.up_to_now()

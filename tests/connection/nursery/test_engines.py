@@ -178,12 +178,12 @@ async def test_what_a_killed_caller_left_waiting_behind_a_full_worker_ends(ends,
             await near.enqueue(log.actor.job(100))
             while not log.began:
                 await trio.sleep(0.05)
-            async with trio.open_nursery() as nursery:
-                with told.open("wb") as file:
+            with told.open("wb") as file:
+                async with trio.open_nursery() as nursery:
                     process = await nursery.start(partial(trio.run_process, command, check=False, stdout=file))
-                while (await near.stats()).ready < 20:
-                    await trio.sleep(0.05)
-                os.kill(process.pid, signal.SIGKILL)
+                    while (await near.stats()).ready < 20:
+                        await trio.sleep(0.05)
+                    os.kill(process.pid, signal.SIGKILL)
             killed = trio.current_time()
             ids = told.read_text().split()
             assert len(ids) == 20

@@ -95,7 +95,9 @@ class Intake:
                     break
                 await self._wait(caller, known, min(rest, _LONGEST_PULL))
                 if not caller.parcels:
-                    known = await self._attended(queues)
+                    # What comes meanwhile is nobody's lease yet, so it does not wait for a new clerk for long.
+                    with trio.move_on_after(self._office.topology.ack_wait / 3):
+                        known = await self._attended(queues)
         except BaseException:
             self._leave(caller)
             raise

@@ -245,6 +245,7 @@ class Depot:
         for lease in self.book.expired(now):
             self._follow(lease.message, lifecycle.elapse(lease.life, now), now, lease)
         moments = [self.book.next_end() or math.inf]
+        room = self._lines is None or self._lines.publisher.blocked is None  # else it can still be leased here
         for tap in self.taps.values():
             if not tap.callers and (len(tap.stock) or not tap.quiet):
                 idle = trio.current_time() - tap.asked
@@ -252,16 +253,16 @@ class Depot:
                     moments.append(now + patience - idle)
                 elif not tap.quiet:
                     tap.hush()  # and its end is noticed
-                else:
+                elif room:
                     self._back(tap.stock.clear())
             if (since := tap.stock.oldest()) is not None:
-                if since + _PATIENCE <= now:
+                if room and since + _PATIENCE <= now:
                     # Whoever asks has its slots full most of the time; others may be free.
                     self._back(tap.stale(now - _PATIENCE))
                 moments.append(max((tap.stock.oldest() or now) + _PATIENCE, now + _AGAIN))
             if (due := tap.stock.next_due()) is not None:
                 moments.append(due)
-                if due <= now:
+                if due <= now and tap.stock.ready(now):  # which files it, so that it is told of once
                     self.stir()
         return max(min(moments) - now, 0.001)
 

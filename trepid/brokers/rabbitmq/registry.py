@@ -95,7 +95,7 @@ class Registry:
         """Wait until everything has been read that was written before; what has become long is summed up.
 
         Raises:
-          ChannelClosedError, BrokerLostError: if the connection is lost first.
+          ChannelClosedError, BrokerLostError: if there is no stream, or the connection is lost first.
         """
         word = f"{self._me}-{next(self._words)}"
         reply: Reply[None] = Reply()
@@ -120,6 +120,8 @@ class Registry:
             if error is None:
                 if batch.returned:
                     self._note(entry)  # it gets into the next stream with everything else
+                    if (asked := self._awaited.get(entry.hello)) is not None:
+                        asked.fail(ChannelClosedError(NOT_FOUND, "there is no stream"))
                 reply.set(None)
             else:
                 reply.fail(error)

@@ -109,8 +109,9 @@ class Cluster:
             with trio.move_on_after(_HEARD_WITHIN):
                 if await self._look_from(place) is None:
                     return
-        # One that is dead takes its time to be found out, and there may be several: they are asked at once.
-        others = dict.fromkeys((*(place for _, _, place in self._ranges), *self._address.hosts, *self._nodes))
+        # One that is dead takes its time to be found out, and there may be several: all are asked at once, also those
+        # from before, which may only be far away.
+        known = dict.fromkeys((*(place for _, _, place in self._ranges), *self._address.hosts, *self._nodes))
         complaints: list[Exception] = [BrokerLostError(f"{self._address}: no server of the cluster answers")]
         answered = False
         try:
@@ -125,9 +126,8 @@ class Cluster:
                     else:
                         complaints.append(complaint)
 
-                for place in others:
-                    if place not in live:
-                        nursery.start_soon(look, place, name=f"ask redis {place[0]}:{place[1]} for the map")
+                for place in known:
+                    nursery.start_soon(look, place, name=f"ask redis {place[0]}:{place[1]} for the map")
         except BaseExceptionGroup as group:
             if group.split(trio.Cancelled)[1] is None:
                 # Whoever has leases in hand (see `leasing.py`) must know it for what it is.
