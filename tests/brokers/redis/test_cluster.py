@@ -292,11 +292,13 @@ async def test_a_failover_is_followed(ground):
         return "master_link_status:up" in replica.command("INFO", "replication")
 
     def known():
-        return all(f":{replica.port}@" in node.command("CLUSTER", "NODES") for node in nodes)
+        # By everybody, and to the replica: one that knows its primary only has nobody to be elected by.
+        everybody = (replica, *nodes)
+        return all(f":{one.port}@" in each.command("CLUSTER", "NODES") for one in everybody for each in everybody)
 
     try:
         replica.command("CLUSTER", "MEET", nodes[0].host, nodes[0].port, nodes[0].bus_port)
-        wait_until(known, "the replica has not been met")
+        wait_until(known, "they do not know each other")
         wait_until(follows, "it does not follow")
         queue = next(f"q{n}" for n in itertools.count() if owns(nodes[0], slot_of(f"{{trepid:q{n}}}:meta")))
         async with RedisBroker(f"redis+cluster://{nodes[0].host}:{nodes[0].port}").open() as session:
