@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -334,13 +335,20 @@ async def test_who_publishes_to_a_step_that_has_gone_makes_it_again(rabbitmq_ser
         assert [each.id for each in await take(session)] == ["m"]
 
 
-async def test_an_exchange_that_somebody_removes_is_a_lost_connection_and_nothing_stranger(rabbitmq_server):
-    """Publishing there ends the channel; what is made again has no bindings, and gets them when they are missed."""
-    async with opened(new_url(rabbitmq_server.url)) as session:
+@asynccontextmanager
+async def without_its_exchange(server):
+    """Give a session whose exchange somebody has removed, and what it had leased before."""
+    async with opened(new_url(server.url)) as session:
         await put(session, "a")
         (delivery,) = await take(session)
         lines = session._supervisor.current
         await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+        yield session, delivery
+
+
+async def test_an_exchange_that_somebody_removes_is_a_lost_connection_and_nothing_stranger(rabbitmq_server):
+    """Publishing there ends the channel; what is made again has no bindings, and gets them when they are missed."""
+    async with without_its_exchange(rabbitmq_server) as (session, delivery):
         with pytest.raises(BrokerLostError, match="404"):
             await put(session, "b")
         await until(lambda: session._supervisor.losses == 1 and session.connected)
@@ -350,11 +358,7 @@ async def test_an_exchange_that_somebody_removes_is_a_lost_connection_and_nothin
 
 
 async def test_a_worker_that_settles_over_an_exchange_that_is_gone_loses_its_broker(rabbitmq_server):
-    async with opened(new_url(rabbitmq_server.url)) as session:
-        await put(session, "a")
-        (delivery,) = await take(session)
-        lines = session._supervisor.current
-        await lines.apart(lambda channel: channel.call(commands.Exchange.Delete(exchange=lines.names.door)))
+    async with without_its_exchange(rabbitmq_server) as (session, delivery):
         with pytest.raises(BrokerLostError, match="404"):
             await settle(session, delivery, Failed(OOPS))
         await until(lambda: session._supervisor.losses == 1 and session.connected)
