@@ -12,10 +12,11 @@ from tests.brokers.rabbitmq.tools import publication
 from trepid.brokers.rabbitmq import keeping, topology
 from trepid.brokers.rabbitmq.clock import CLOCK
 from trepid.brokers.rabbitmq.depot import Depot
+from trepid.brokers.rabbitmq.moving import Fresh
 from trepid.brokers.rabbitmq.passport import HEADER, Passport
 from trepid.brokers.rabbitmq.tap import Tap
 from trepid.brokers.rabbitmq.topology import Names
-from trepid.errors import BrokerLostError
+from trepid.errors import BrokerLostError, BrokerRefusedError
 from trepid.rules.life import State
 from trepid.wire.amqp import Channel, ChannelClosedError, Delivered
 from trepid.wire.amqp.frames import FRAME_MAX, persistent
@@ -137,6 +138,48 @@ async def test_a_session_that_closes_waits_for_copies_that_are_under_way(nursery
     assert acknowledged == [1]
     await trio.testing.wait_all_tasks_blocked()
     assert not nursery.child_tasks
+
+
+async def test_also_when_the_rest_cannot_be_given_back(nursery, autojump_clock):
+    depot, lines = Depot(), Exit()
+    tap = tapped(depot, "m")
+    depot.connect(lines)
+    with trio.move_on_after(10):
+        await depot.run()
+    (batch,) = lines.sent
+    tapped(depot, "n")
+
+    async def refused(delays):
+        await trio.lowlevel.checkpoint()
+        raise BrokerRefusedError("amqp://here", "access refused")
+
+    lines.ways = refused
+    ended = []
+
+    async def give_back():
+        with pytest.raises(BrokerRefusedError):
+            await depot.give_back(lines)
+        ended.append(batch)
+
+    nursery.start_soon(give_back)
+    await trio.testing.wait_all_tasks_blocked()
+    assert ended == []
+    tap.channel.ack = lambda tag, multiple: None
+    batch.confirm()
+    await trio.testing.wait_all_tasks_blocked()
+    assert ended == [batch]
+
+
+async def test_what_could_not_be_started_is_not_under_way():
+    class Lost(Exit):
+        def publish(self, *_):
+            raise BrokerLostError("gone")
+
+    depot = Depot()
+    with pytest.raises(BrokerLostError):
+        depot.haulage.start(Lost(), [], lambda *_: None, [Fresh(publication("n"), 0.0)])
+    with trio.fail_after(5):
+        await depot.haulage.arrive()
 
 
 class Letter(Delivered):

@@ -281,9 +281,7 @@ class Depot:
             await self._work.wait()
         for tap in self.taps.values():
             self._back(tap.stock.clear())
-        if self.haulage.waiting:
-            await self.haulage.carry(lines)
-        await self.haulage.arrive()
+        await self.haulage.finish(lines)
 
     async def expire(self, leases: Sequence[Lease[Item]]) -> None:
         """Let leases run out now, and wait until that is carried out."""

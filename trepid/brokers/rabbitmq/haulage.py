@@ -12,6 +12,8 @@ from trepid.brokers.rabbitmq import moving
 from trepid.brokers.rabbitmq.lines import Lines
 from trepid.brokers.rabbitmq.moving import Fresh, Move
 from trepid.brokers.rabbitmq.tap import Tap
+from trepid.errors import BrokerLostError, BrokerRefusedError
+from trepid.wire.amqp import ChannelClosedError
 
 _AGAIN: Final = 0.5
 
@@ -58,7 +60,11 @@ class Haulage:
                 self._none.set()
             done(refused, error)
 
-        moving.carry(lines, moves, through, also, now)
+        try:
+            moving.carry(lines, moves, through, also, now)
+        except BaseException:
+            self._under_way.discard(journey)  # nobody will tell of it
+            raise
 
     async def carry(self, lines: Lines) -> None:
         """Carry out what waits.
@@ -82,6 +88,20 @@ class Haulage:
             # A queue without a leader takes nothing for a moment.
             self.refused = False
             await trio.sleep(_AGAIN)
+
+    async def finish(self, lines: Lines) -> None:
+        """Carry out what waits, and wait for all that is under way, also if the rest cannot be started.
+
+        Raises:
+          BrokerLostError, BrokerRefusedError, ChannelClosedError: as :meth:`carry`.
+        """
+        try:
+            if self.waiting:
+                await self.carry(lines)
+        except (BrokerLostError, BrokerRefusedError, ChannelClosedError):
+            await self.arrive()  # noqa: ASYNC120 - who is cancelled here has run out of time, which is what counts then
+            raise
+        await self.arrive()
 
     async def arrive(self) -> None:
         """Wait until nothing is under way any more."""

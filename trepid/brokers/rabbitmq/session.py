@@ -66,7 +66,7 @@ class RabbitMQSession(Session):
             finally:
                 with trio.move_on_after(_GIVE_BACK_WITHIN, shield=True):
                     if lines.error is None:
-                        with suppress(BrokerLostError, ChannelClosedError):
+                        with suppress(BrokerLostError, BrokerRefusedError, ChannelClosedError):
                             # If that does not work, the server gives it to others by itself, as a crash.
                             await self._depot.give_back(lines)
                 self._depot.disconnect()
